@@ -1,0 +1,1 @@
+"""How a labelled set is made: plans, shards, engines."""

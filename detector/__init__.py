@@ -1,0 +1,1 @@
+"""Pixels to evidence: what a file shows, and the verdict drawn from all evidence together."""

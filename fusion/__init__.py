@@ -1,0 +1,1 @@
+"""Pixels to pixels: faces found, described, warped and composed; one file writes finished media."""

@@ -1,0 +1,1 @@
+"""Bytes and claims to proof: marks, signatures, consent, ledger; needs no GPU and no network."""
