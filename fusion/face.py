@@ -18,7 +18,7 @@ class Face:
     box_xyxy      float32 [4], left, top, right, bottom
     points_px     float32 [5, 2], eye on the picture's left, other eye, nose tip, mouth corners (left, right)
     score         detection score in [0, 1]
-    landmarks_px  float32 [478, 2], MediaPipe topology, iris last (468-472 the picture's left eye); None if not asked
+    landmarks_px  float32 [478, 2], MediaPipe topology, iris last (468-472 on the left); None if not asked
     embedding     float32 [512], unit length; None if not asked
     """
 
