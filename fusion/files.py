@@ -1,0 +1,138 @@
+"""Reads and writes whole files, so that no file is ever half-written; does not know what is in them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from provenance.errors import InputError, StoreError, UsageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file. InputError `file.*` when it is missing, a folder, empty, too large, …
+
+    Never waits: a FIFO or device is refused, also when it takes the file's place between look and open.
+    """
+    try:
+        _check_readable(path, os.stat(path), max_bytes)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            _check_readable(path, os.fstat(handle), max_bytes)
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+    if len(data) > max_bytes:
+        raise _too_large(path, len(data), max_bytes)
+    if not data:
+        raise InputError("file.empty", f"{path} is empty.", "Name a file that holds a picture.")
+    return data
+
+
+def write_file_atomically(path: Path, data: bytes, *, inputs: Iterable[Path] = ()) -> None:
+    """Put `data` at `path` whole or not at all: a new file beside it, synced, then renamed over it.
+
+    `inputs` are files that may not be overwritten (UsageError). StoreError `store.*` when the disk is full,
+    the folder missing or closed to us, …; then nothing of the new file stays and an old one is untouched. A
+    symbolic link at `path` is replaced, not followed.
+    """
+    _check_writable(path, inputs)
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        try:
+            _write_synced(temporary, data)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from error
+
+
+def _check_readable(path: Path, found: os.stat_result, max_bytes: int) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError("file.folder", f"{path} is a folder, not a file.", "Name a file inside it.")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError("file.special", f"{path} is a pipe or a device, not a file.", "Name a regular file.")
+    if found.st_size > max_bytes:
+        raise _too_large(path, found.st_size, max_bytes)
+
+
+def _too_large(path: Path, num_bytes: int, max_bytes: int) -> InputError:
+    return InputError(
+        "file.too_large",
+        f"{path} has {num_bytes / 1e6:.0f} MB or more; {max_bytes / 1e6:.0f} MB are accepted.",
+        "Name a smaller file.",
+    )
+
+
+def _cannot_read(path: Path, error: OSError | ValueError) -> InputError:
+    number = error.errno if isinstance(error, OSError) else errno.ENOENT
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return InputError("file.missing", f"{path} does not exist.", "Check the name and the folder.")
+    if number == errno.ELOOP:
+        return InputError("file.link_loop", f"{path} is a link that leads back to itself.", "Name the file.")
+    return InputError(
+        "file.unreadable", f"{path} cannot be read: {_reason(error)}.", "Check its permissions."
+    )
+
+
+def _check_writable(path: Path, inputs: Iterable[Path]) -> None:
+    for other in inputs:
+        with suppress(OSError):
+            if os.path.samefile(path, other):
+                raise UsageError(
+                    "usage.output_is_input", f"{path} is also an input.", "Name another file for the output."
+                )
+    with suppress(OSError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise StoreError("store.not_a_file", f"{path} is {kind}.", "Name a file for the output.")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _cannot_write(path: Path, error: OSError | ValueError) -> StoreError:
+    number = error.errno if isinstance(error, OSError) else errno.EINVAL
+    if number in _FULL:
+        return StoreError(
+            "store.disk_full", f"No room is left to write {path}.", "Free some space and retry."
+        )
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return StoreError("store.no_folder", f"The folder of {path} does not exist.", "Make it and retry.")
+    if number in _FORBIDDEN:
+        return StoreError(
+            "store.not_writable", f"{path} may not be written: {_reason(error)}.", "Name another folder."
+        )
+    return StoreError("store.write_failed", f"{path} cannot be written: {_reason(error)}.", "Check the disk.")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)

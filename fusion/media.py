@@ -1,0 +1,232 @@
+"""Bytes to pixels and back: JPEG, PNG and WebP; knows no faces, no marks and no manifests.
+
+`read_picture` applies the EXIF orientation, converts a colour profile to sRGB, lays transparency on white and
+says so in `notes`. What a file may cost is checked on its header by `fusion.headers`; the decoder is given the
+pixels' bytes only. `encode_picture` writes pixels and nothing else: no EXIF of an input is ever copied.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from fusion.files import read_file, write_file_atomically
+from fusion.formats import LIMITS, Format, Header, Limits, damaged, sniff, truncated
+from fusion.headers import read_header
+from provenance.errors import MediaError, UsageError
+
+__all__ = [
+    "LIMITS",
+    "Format",
+    "Header",
+    "Limits",
+    "Picture",
+    "encode_picture",
+    "format_of_output",
+    "read_file",
+    "read_header",
+    "read_picture",
+    "sniff",
+    "write_file_atomically",
+]
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SUFFIXES = {".jpg": Format.JPEG, ".jpeg": Format.JPEG, ".png": Format.PNG, ".webp": Format.WEBP}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One upright picture: rgb uint8 [H, W, 3] sRGB, writable; `notes` say what had to be done to get it."""
+
+    rgb: NDArray[np.uint8]
+    format: Format
+    notes: tuple[str, ...] = ()
+
+
+def read_picture(data: bytes, limits: Limits = LIMITS) -> Picture:
+    """Decode one still picture. MediaError `media.*` for all that is not one, whole and within `limits`."""
+    header = read_header(data, limits)
+    image = _decode(header.format, header.pixel_stream)
+    if image.size != (header.width, header.height):
+        raise damaged("its header and its pixels differ in size")
+    _check_whole(header, image)
+    notes = list(header.notes)
+    image = _to_rgb(image, header, notes)
+    if header.orientation != 1:
+        image = image.transpose(_TURNS[header.orientation])
+        notes.append(f"turned upright (EXIF orientation {header.orientation})")
+    return Picture(np.array(image), header.format, tuple(notes))
+
+
+def encode_picture(
+    rgb: NDArray[np.uint8], format: Format | str, quality: int = 95, *, lossless: bool = False
+) -> bytes:
+    """Encode uint8 [H, W, 3] RGB; the same pixels give the same bytes.
+
+    JPEG is written without chroma subsampling. `quality` is JPEG's and WebP's; `lossless` is WebP's.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"expected uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
+    kind = Format(format)
+    _check_encodable(rgb.shape[0], rgb.shape[1], kind)
+    image, out = Image.fromarray(np.ascontiguousarray(rgb)), io.BytesIO()
+    if kind is Format.JPEG:
+        image.save(out, "JPEG", quality=quality, subsampling=0)
+    elif kind is Format.PNG:
+        image.save(out, "PNG", compress_level=1)
+    else:
+        image.save(out, "WEBP", quality=quality, lossless=lossless, method=1)
+    return out.getvalue()
+
+
+def format_of_output(path: Path) -> Format:
+    """The format that an output's name asks for: .jpg, .jpeg, .png or .webp, else UsageError."""
+    if (kind := _SUFFIXES.get(path.suffix.lower())) is not None:
+        return kind
+    raise UsageError(
+        "usage.output_format",
+        f"{path.name} does not say which format to write.",
+        "End the output's name in .jpg, .png or .webp.",
+    )
+
+
+def _check_encodable(height: int, width: int, kind: Format) -> None:
+    most = {Format.JPEG: 65_500, Format.PNG: 1 << 30, Format.WEBP: 16_383}[kind]
+    if max(height, width) > most:
+        raise MediaError(
+            "media.too_large_to_write",
+            f"A {kind.value} file cannot hold {width} x {height} pixels; a side ends at {most}.",
+            "Write a .png instead, or scale the input down.",
+        )
+
+
+def _decode(kind: Format, stream: bytes) -> Image.Image:
+    """All of what Pillow raises on hostile bytes becomes one error: the list of types is open-ended."""
+    try:
+        image = Image.open(io.BytesIO(stream), formats=(kind.value.upper(),))
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise damaged(f"its pixels cannot be decoded ({type(error).__name__})") from error
+    return image
+
+
+# Completeness: Pillow fills what a short stream lacks with black (PNG) or with the last colour (JPEG) in silence.
+# A picture that ends in such a fill is suspicious; only then is the dearer proof made.
+
+
+def _check_whole(header: Header, image: Image.Image) -> None:
+    if header.format is Format.PNG and (
+        header.interlaced or not image.crop(_last_row(header)).getbbox(alpha_only=False)
+    ):
+        _check_whole_png(header)
+    if header.format is Format.JPEG and not header.interlaced:
+        _check_whole_jpeg(header, image)
+
+
+def _last_row(header: Header) -> tuple[int, int, int, int]:
+    return 0, header.height - 1, header.width, header.height
+
+
+def _check_whole_png(header: Header) -> None:
+    wanted, stream = _num_png_bytes(header), header.pixel_stream
+    inflate, pos, got = zlib.decompressobj(), 8, 0
+    while pos < len(stream) and got < wanted:
+        length, kind = int.from_bytes(stream[pos : pos + 4], "big"), stream[pos + 4 : pos + 8]
+        piece = stream[pos + 8 : pos + 8 + length] if kind == b"IDAT" else b""
+        while piece and got < wanted and not inflate.eof:
+            got += len(inflate.decompress(piece, 1 << 20))
+            piece = inflate.unconsumed_tail
+        pos += 12 + length
+    if got < wanted:
+        raise truncated(f"too little data for {header.width} x {header.height} pixels")
+
+
+def _num_png_bytes(header: Header) -> int:
+    """Bytes of the filtered rows, of all seven passes when interlaced (PNG, clauses 7.2 and 8)."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header.pixel_stream[25]]
+    passes = (
+        ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+        if header.interlaced
+        else ((0, 0, 1, 1),)
+    )
+    total = 0
+    for x, y, step_x, step_y in passes:
+        width, height = -(-(header.width - x) // step_x), -(-(header.height - y) // step_y)
+        if width > 0 and height > 0:
+            total += height * (1 + -(-width * channels * header.bits // 8))
+    return total
+
+
+def _check_whole_jpeg(header: Header, image: Image.Image) -> None:
+    """If the last blocks are flat, decode again with noise appended: a stream that lacks data takes it in."""
+    corner = image.crop((max(header.width - 32, 0), max(header.height - 8, 0), header.width, header.height))
+    lows_highs = corner.getextrema()
+    pairs = (lows_highs,) if image.mode == "L" else lows_highs
+    if any(low != high for low, high in pairs):  # type: ignore[misc]
+        return
+    stream = header.pixel_stream[:-2] + b"\x55\xa3\x1e\x74" * 64 + b"\xff\xd9"
+    if _decode(header.format, stream).crop((0, 0, *image.size)).tobytes() != image.tobytes():
+        raise truncated(f"too little data for {header.width} x {header.height} pixels")
+
+
+def _to_rgb(image: Image.Image, header: Header, notes: list[str]) -> Image.Image:
+    image = _to_eight_bits(image, header, notes)
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    if alpha is not None:
+        image = image.convert(image.mode[:-1])
+    if image.mode in ("1", "L"):
+        notes.append("the picture is greyscale")
+    if image.mode == "CMYK":
+        notes.append("converted from CMYK")
+    if header.profile is not None and image.mode in ("L", "RGB", "CMYK"):
+        image = _to_srgb(image, header.profile, notes)
+    image = image.convert("RGB")
+    if alpha is None or alpha.getextrema()[0] == 255:
+        return image
+    notes.append("transparent parts were laid on white")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
+
+
+def _to_eight_bits(image: Image.Image, header: Header, notes: list[str]) -> Image.Image:
+    if header.bits != 16:
+        return image
+    notes.append("16 bits per channel were reduced to 8")
+    if image.info.pop("transparency", None) is not None:
+        notes.append("the transparent colour of a 16-bit picture was not used")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
+
+
+def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = (ImageCms.getProfileDescription(source) or "").strip()[:60]
+        if image.mode == "RGB" and "sRGB" in name:
+            return image
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        notes.append("the colour profile does not fit the picture and was not used")
+        return image
+    notes.append(f"colours converted from the profile {name!r} to sRGB")
+    return converted if converted is not None else image
