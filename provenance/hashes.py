@@ -1,0 +1,77 @@
+"""Names bytes and pictures by exact, content and perceptual hashes; knows no ledger."""
+
+from __future__ import annotations
+
+import hashlib
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from provenance.container import Part, split_parts
+
+PERCEPTUAL_BITS = 64
+# Parts that decode into pixels; the rest (C2PA store, XMP, EXIF, comments, trailing bytes) may be stripped by
+# others without touching one.
+_PICTURE_PARTS = {
+    "png": {"IHDR", "PLTE", "tRNS", "IDAT"},
+    "webp": {"VP8 ", "VP8L", "ALPH", "ANIM", "ANMF"},
+}
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of the bytes, 64 lower-case hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def content_sha256(data: bytes) -> str:
+    """SHA-256 of the coded picture: the parts of a JPEG, PNG or WebP file that decode into pixels, in order.
+
+    The same before signing, after signing, and after a tool has stripped or edited metadata without encoding
+    anew. The hash of the whole file is no identity: anyone can change the padding of a C2PA store while its
+    signature holds. Equal content hashes mean equal pixels; EXIF orientation and colour profile stay outside.
+    Names and lengths are hashed too, so that no two lists of parts give one stream. MediaError if the bytes
+    are no picture of the three formats or end inside a part.
+    """
+    digest = hashlib.sha256(b"facsimile content v1\0")
+    for name, body in _picture_bytes(split_parts(data)):
+        digest.update(name.encode("latin-1") + len(body).to_bytes(8, "big"))
+        digest.update(body)
+    return digest.hexdigest()
+
+
+def perceptual_hash(rgb: npt.NDArray[np.uint8]) -> str:
+    """64-bit DCT hash of the luma of a uint8 [H, W, 3] RGB picture, 16 hex digits (Zauner 2010, 3.2.1).
+
+    Luma is reduced to 32 x 32 by area; DCT coefficients (1..8, 1..8) are compared with their median.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"rgb must be uint8 [H, W, 3], not {rgb.dtype} {rgb.shape}")
+    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA)
+    low = np.asarray(cv2.dct(small))[1:9, 1:9].ravel()
+    bits = low > np.median(low)
+    return np.packbits(bits).tobytes().hex()
+
+
+def hamming_distance(a: str, b: str) -> int:
+    """Number of differing bits of two hex hashes of one length, 0 to 64 for perceptual hashes."""
+    if len(a) != len(b):
+        raise ValueError(f"hashes of {len(a)} and {len(b)} digits cannot be compared")
+    return (int(a, 16) ^ int(b, 16)).bit_count()
+
+
+def _picture_bytes(parts: list[Part]) -> list[tuple[str, bytes]]:
+    """Name and content of each part that decodes into pixels; a PNG has one stream, however it is cut."""
+    kind = {"SOI": "jpeg", "signature": "png", "RIFF": "webp"}[parts[0].name]
+    if kind == "jpeg":  # all but APPn and COM; Adobe's APP14 says how to read the colours
+        kept = [part for part in parts if not _is_jpeg_metadata(part.name)]
+        return [(part.name, part.data) for part in kept]
+    kept = [part for part in parts if part.name in _PICTURE_PARTS[kind]]
+    named = [(part.name, part.data) for part in kept if part.name != "IDAT"]
+    stream = b"".join(part.data for part in kept if part.name == "IDAT")
+    return [*named, ("IDAT", stream)] if kind == "png" else named
+
+
+def _is_jpeg_metadata(name: str) -> bool:
+    return name == "FFFE" or (name.startswith("FFE") and name != "FFEE")

@@ -1,0 +1,243 @@
+"""Signs media with C2PA and reads what a manifest proves; alone imports the C2PA library, knows no ledger.
+
+Lessons this file rests on (c2pa-python 0.38.1, native 0.91.3), each held by a test:
+
+- "Valid" says intact, not who: a stranger's CA under our name reads Valid. Only a trusted leaf counts, only
+  a pinned one counts as ours.
+- `validation_results.trustListUri` is that of the signature evaluated last, an ingredient's perhaps. The list
+  that vouched for the active manifest stands in the explanation of its own signingCredential.trusted.
+- A list's `trust_kind` is not enforced: anchors given for time stamps vouch for claim signers too. What they
+  alone vouch for is unknown to us.
+- `allowed_list` (the pin) works inside an entry of `trust.anchors` only; at the top level it is ignored. A
+  match carries an empty list name.
+- An ingredient that was tampered with leaves no failure in a reader's result: it stands in the record that
+  the signer made of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import uuid4
+
+import c2pa
+
+from provenance.claim import (
+    CREATED_LABELS,
+    MARK_ALGORITHM,
+    SOFT_BINDING_LABEL,
+    Ingredient,
+    Manifest,
+    ingredient_id,
+)
+from provenance.errors import SignatureError
+from provenance.keys import SigningKeys, Trust
+
+State = Literal["valid", "tampered", "untrusted", "none"]
+_EKU_CONFIG = (
+    "1.3.6.1.4.1.62558.2.1\n1.3.6.1.5.5.7.3.4\n1.3.6.1.5.5.7.3.8\n"  # claimSigning, email, timeStamping
+)
+_OWN_URI, _LISTED_URI, _TIMESTAMP_URI = (
+    f"urn:facsimile:trust:{name}" for name in ("own", "listed", "timestamp")
+)
+_PINNED_URI = ""  # what the library reports of a leaf found in an allowed_list
+_VOUCHING_LIST = re.compile(r"found in \[([^\]]*)\]")
+_CREDENTIAL_PREFIX = "signingCredential."  # who signed, as opposed to whether the bytes are intact
+
+
+@dataclass(frozen=True)
+class ManifestReading:
+    """What the C2PA manifest of a file proves.
+
+    state         valid      intact and signed by a pinned key of ours or under a listed anchor
+                  untrusted  intact; signer unknown, revoked, expired, or under our root but not pinned
+                  tampered   a hash or signature does not hold, or the store cannot be decoded
+                  none       no manifest in the file (a remote one is never fetched)
+    codes         C2PA status codes that explain the state, failures first; own codes begin with "facsimile."
+    ours          the signer is a pinned key of ours
+    source_type   IPTC digitalSourceType the signer vouches for, a URL; None if none
+    asset_id      16 hex digits of our soft binding; None if none
+    tree          the decoded store as plain dicts, {} if there is none; for reports, not for decisions
+    """
+
+    state: State
+    codes: tuple[str, ...] = ()
+    ours: bool = False
+    signer: str | None = None
+    source_type: str | None = None
+    asset_id: str | None = None
+    label: str | None = None
+    generator: str | None = None
+    timestamp: str | None = None
+    timestamp_trusted: bool = False
+    num_ingredients: int = 0
+    tree: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def sign(
+    data: bytes,
+    mime: str,
+    manifest: Manifest,
+    keys: SigningKeys,
+    ingredients: Sequence[Ingredient] = (),
+    *,
+    timestamp_url: str | None = None,
+) -> bytes:
+    """The media with `manifest` signed into it; nothing may change a byte of it from here on.
+
+    The manifest stores of ingredients are kept, their pixels are not. `timestamp_url` names an RFC 3161
+    authority: the only thing here that would use a network. SignatureError if the claim cannot be made, or if
+    the result does not read as valid and ours.
+    """
+    try:
+        with (
+            c2pa.Context.from_dict(_settings(keys.trust)) as context,
+            c2pa.Builder(manifest, context=context) as builder,
+            c2pa.Signer.from_callback(
+                keys.sign_claim, c2pa.C2paSigningAlg.ES256, keys.chain_pem.decode(), timestamp_url
+            ) as signer,
+        ):
+            for definition, ingredient in _named(ingredients):
+                builder.add_ingredient(definition, ingredient.mime, io.BytesIO(ingredient.data))
+            signed = io.BytesIO()
+            builder.sign(signer, mime, io.BytesIO(data), signed)
+    except c2pa.C2paError as error:
+        cause = f"The manifest could not be signed into the file: {error}."
+        raise SignatureError(
+            "signature.failed", cause, "Run `facsimile doctor`; nothing was released."
+        ) from error
+    result = signed.getvalue()
+    reading = read_manifest(result, mime, keys.trust)
+    if reading.state != "valid" or not reading.ours:
+        cause = f"The signed file reads as {reading.state} ({', '.join(reading.codes)})."
+        next_step = "Run `facsimile doctor`: the signing certificate may have expired or been revoked."
+        raise SignatureError("signature.not_ours", cause, next_step)
+    return result
+
+
+def read_manifest(data: bytes, mime: str, trust: Trust) -> ManifestReading:
+    """What the file's own manifest proves to somebody who believes `trust`; fetches nothing, never raises."""
+    try:
+        with (
+            c2pa.Context.from_dict(_settings(trust)) as context,
+            c2pa.Reader(mime, io.BytesIO(data), context=context) as reader,
+        ):
+            return _reading(json.loads(reader.json()))
+    except c2pa.C2paError.ManifestNotFound:
+        return ManifestReading("none")
+    except (c2pa.C2paError, ValueError, KeyError, TypeError, AttributeError) as error:
+        state: State = "tampered" if b"jumb" in data and b"c2pa" in data else "none"
+        return ManifestReading(state, codes=(f"facsimile.unreadable.{type(error).__name__.lstrip('_')}",))
+
+
+def _settings(trust: Trust) -> dict[str, Any]:
+    """Every setting that matters: by its defaults, the library fetches remote manifests from the network."""
+    lists = (
+        {"trust_uri": _PINNED_URI, "trust_anchors": "", "allowed_list": trust.pinned_leaves},
+        {"trust_uri": _OWN_URI, "trust_anchors": trust.own_anchors},
+        {"trust_uri": _LISTED_URI, "trust_anchors": trust.listed_anchors},
+        {"trust_uri": _TIMESTAMP_URI, "trust_anchors": trust.timestamp_anchors, "trust_kind": "tsa"},
+    )
+    named = [
+        {"trust_kind": "manifest", "trust_config": _EKU_CONFIG} | each for each in lists if any(each.values())
+    ]
+    return {
+        "trust": {"anchors": [each for each in named if each["trust_anchors"] or each.get("allowed_list")]},
+        "verify": {
+            "verify_trust": True,
+            "verify_after_sign": True,
+            "remote_manifest_fetch": False,
+            "ocsp_fetch": False,
+        },
+        "soft_binding": {"soft_binding_algorithms": [MARK_ALGORITHM]},
+        "builder": {"thumbnail": {"enabled": False}, "created_assertion_labels": list(CREATED_LABELS)},
+    }
+
+
+def _named(ingredients: Sequence[Ingredient]) -> Iterable[tuple[dict[str, str], Ingredient]]:
+    """Each ingredient with the definition that links it to its action; its instance id is not its XMP's."""
+    counts = {"parentOf": 0, "componentOf": 0}
+    for each in ingredients:
+        name = ingredient_id(each.relationship, counts[each.relationship])
+        counts[each.relationship] += 1
+        definition = {"title": each.title, "relationship": each.relationship, "label": name}
+        yield definition | {"instance_id": f"xmp:iid:{uuid4()}"}, each
+
+
+def _reading(tree: dict[str, Any]) -> ManifestReading:
+    label = str(tree["active_manifest"])
+    active = tree["manifests"][label]
+    results = tree["validation_results"]
+    checks = results["activeManifest"]
+    state, codes, ours = _judge(checks, results.get("ingredientDeltas", []))
+    vouched = [each for each in active.get("assertions", []) if _is_vouched(each, active)]
+    signature = active.get("signature_info", {})
+    return ManifestReading(
+        state=state,
+        codes=codes,
+        ours=ours,
+        signer=signature.get("issuer") or signature.get("common_name"),
+        source_type=_source_type(vouched),
+        asset_id=_asset_id(vouched),
+        label=label,
+        generator=_generator(active),
+        timestamp=signature.get("time"),
+        timestamp_trusted=any(each["code"] == "timeStamp.trusted" for each in checks["success"]),
+        num_ingredients=len(active.get("ingredients", [])),
+        tree=tree,
+    )
+
+
+def _judge(checks: dict[str, Any], deltas: Sequence[dict[str, Any]]) -> tuple[State, tuple[str, ...], bool]:
+    """State, codes and ownership by the status codes (C2PA 2.x section 15.2) and the list that vouched."""
+    failures = [each["code"] for each in checks["failure"]]
+    failures += [each["code"] for delta in deltas for each in delta["validationDeltas"]["failure"]]
+    broken = [code for code in failures if not code.startswith(_CREDENTIAL_PREFIX)]
+    if broken:
+        return "tampered", tuple(dict.fromkeys(broken + failures)), False
+    lists = [
+        _vouching_list(each) for each in checks["success"] if each["code"] == "signingCredential.trusted"
+    ]
+    if failures or len(lists) != 1 or lists[0] not in (_PINNED_URI, _LISTED_URI):
+        own_chain = ("facsimile.key.notPinned",) if lists == [_OWN_URI] else ()
+        return "untrusted", (*dict.fromkeys(failures), *own_chain) or ("facsimile.signer.unknown",), False
+    return "valid", tuple(dict.fromkeys(each["code"] for each in checks["success"])), lists[0] == _PINNED_URI
+
+
+def _vouching_list(check: dict[str, Any]) -> str | None:
+    match = _VOUCHING_LIST.search(check.get("explanation", ""))
+    return match[1] if match else None
+
+
+def _is_vouched(assertion: dict[str, Any], manifest: dict[str, Any]) -> bool:
+    """Claims of version 2 tell what the signer vouches for from what it merely gathered."""
+    return bool(assertion.get("created")) or manifest.get("claim_version", 1) < 2
+
+
+def _source_type(assertions: Sequence[dict[str, Any]]) -> str | None:
+    """The digitalSourceType of the last action that states one."""
+    actions = [
+        action
+        for each in assertions
+        if each["label"].startswith("c2pa.actions")
+        for action in each["data"]["actions"]
+    ]
+    stated = [str(action["digitalSourceType"]) for action in actions if action.get("digitalSourceType")]
+    return stated[-1] if stated else None
+
+
+def _asset_id(assertions: Sequence[dict[str, Any]]) -> str | None:
+    for each in assertions:
+        if each["label"].startswith(SOFT_BINDING_LABEL) and each["data"].get("alg") == MARK_ALGORITHM:
+            value = str(each["data"]["blocks"][0]["value"])
+            return value if re.fullmatch(r"[0-9a-f]{16}", value) else None
+    return None
+
+
+def _generator(manifest: dict[str, Any]) -> str | None:
+    info = (manifest.get("claim_generator_info") or [{}])[0]
+    return " ".join(filter(None, (info.get("name"), info.get("version")))) or manifest.get("claim_generator")
