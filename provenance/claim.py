@@ -52,17 +52,27 @@ Manifest = dict[str, Any]
 class Ingredient:
     """An input of the picture: its original bytes, read for its own manifest store and not kept.
 
-    One target ("parentOf") at most; sources ("componentOf") in the order of `manifest_for_swap`'s count.
+    One target ("parentOf") at most; sources ("componentOf") in the order of `manifest_for_swap`'s count. Readers
+    are shown `title`: a neutral word (default: "target", "source"), never a file name. InputError otherwise.
     """
 
     data: bytes = field(repr=False)
     mime: str
     relationship: Relationship
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"((target|source|frame)(-[0-9]{1,3})?)?", self.title):
+            raise InputError(
+                "claim.title",
+                "An ingredient's title is public: target, source or frame, with a number at most.",
+                "Leave the title out.",
+            )
 
     @property
-    def title(self) -> str:
-        """What readers are shown: never a file name."""
-        return _NEUTRAL_TITLES[self.relationship]
+    def public_title(self) -> str:
+        """The title as the manifest carries it."""
+        return self.title or _NEUTRAL_TITLES[self.relationship]
 
 
 @dataclass(frozen=True)

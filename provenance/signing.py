@@ -26,14 +26,8 @@ from uuid import uuid4
 
 import c2pa
 
-from provenance.claim import (
-    CREATED_LABELS,
-    MARK_ALGORITHM,
-    SOFT_BINDING_LABEL,
-    Ingredient,
-    Manifest,
-    ingredient_id,
-)
+from provenance.claim import CREATED_LABELS, MARK_ALGORITHM, SOFT_BINDING_LABEL, Manifest, ingredient_id
+from provenance.claim import Ingredient as Ingredient
 from provenance.errors import SignatureError
 from provenance.keys import SigningKeys, Trust
 
@@ -164,7 +158,7 @@ def _named(ingredients: Sequence[Ingredient]) -> Iterable[tuple[dict[str, str], 
     for each in ingredients:
         name = ingredient_id(each.relationship, counts[each.relationship])
         counts[each.relationship] += 1
-        definition = {"title": each.title, "relationship": each.relationship, "label": name}
+        definition = {"title": each.public_title, "relationship": each.relationship, "label": name}
         yield definition | {"instance_id": f"xmp:iid:{uuid4()}"}, each
 
 

@@ -11,7 +11,15 @@ import zlib
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from provenance.container import Part, join_parts, jpeg_segment, png_chunk, split_parts, webp_chunk
+from provenance.container import (
+    Part,
+    join_parts,
+    jpeg_segment,
+    png_chunk,
+    sniff_kind,
+    split_parts,
+    webp_chunk,
+)
 from provenance.errors import MediaError
 
 # XMP specification part 3, section 1.1.3
@@ -36,8 +44,10 @@ class XmpDeclaration:
     num_packets: int
 
 
-def embed_xmp(data: bytes, packet: bytes) -> bytes:
-    """The file with `packet` as its only XMP packet; MediaError if the file is foreign or cut short."""
+def embed_xmp(data: bytes, mime: str, packet: bytes) -> bytes:
+    """The file with `packet` as its only XMP packet; MediaError if it is not of `mime`, or cut short."""
+    if mime != f"image/{sniff_kind(data)}":
+        raise MediaError("media.format", f"The file is not {mime}.", "Give the format that the bytes are in.")
     parts = [part for part in split_parts(data) if _packet_of(part) is None]
     kind = parts[0].name
     if kind == "SOI":
