@@ -1,0 +1,341 @@
+"""Recipe of the identity network: a small plain network learns a teacher's view of people who do not exist.
+
+Knows no run-time code but the network itself. The student sees a worse view of a crop and must say what the
+teacher says of the clean one; most people are blends of two portraits, labelled by the teacher as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fusion.identity import EMBEDDING_SIZE, WIDTHS, IdentityNet
+from fusion.train.identity_crops import Blender, Portraits, centre_crop, read_portraits
+from fusion.train.identity_report import quantile_threshold, rank_agreement, roc_auc, verification_scores
+from fusion.train.identity_views import mild_view, strong_view
+from fusion.train.teacher import MobileFaceNet, embed_teacher, load_teacher
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+TEACHER_SIZE = 256
+
+
+@dataclass(frozen=True)
+class IdentityRecipe:
+    """Settings of one run.
+
+    minutes        length of the whole run, slices before a resume included; the learning rate ends there
+    blends         people made out of two portraits, in shards of `shard`
+    real_share     part of every batch that are untouched portraits
+    """
+
+    minutes: float = 80.0
+    threads: int = 1
+    batch: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    blends: int = 9_216
+    shard: int = 512
+    shard_every: int = 40
+    real_share: float = 0.4
+    mild_share: float = 0.3
+    relation_weight: float = 10.0
+    hint_weight: float = 0.5
+    ema: float = 0.998
+    check_every_s: float = 180.0
+    seed: int = 7
+
+
+@dataclass(eq=False)
+class Labelled:
+    """Crops [N, 136, 120, 3] with the teacher's clean embedding [N, 256] and map [N, 128, 7, 6] (float16)."""
+
+    crops: UInt8Array
+    embeddings: FloatArray
+    maps: npt.NDArray[np.float16]
+
+
+class Student(nn.Module):
+    """The network with what only training needs: a reading of the teacher's embedding and one of its map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = IdentityNet(norms=True)
+        self.reader = nn.Linear(EMBEDDING_SIZE, TEACHER_SIZE)
+        self.hint = nn.Conv2d(WIDTHS[-1], 128, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, 3, 112, 96] in [0, 1] → unit embedding [N, 512], unit reading [N, 256], map [N, 128, 7, 6]."""
+        features = self.net.features(x)
+        raw = self.net.head(features)
+        return F.normalize(raw), F.normalize(self.reader(raw)), self.hint(features)
+
+
+def label_crops(teacher: MobileFaceNet, crops: UInt8Array) -> Labelled:
+    """Ask the teacher, 32 crops at a time."""
+    parts = [embed_teacher(teacher, centre_crop(crops[at : at + 32])) for at in range(0, len(crops), 32)]
+    embeddings, maps = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Labelled(crops, embeddings, maps.astype(np.float16))
+
+
+def stored(path: Path, make: Callable[[], Labelled]) -> Labelled:
+    """The labelled crops in `path`, made by `make()` and written there if they are not yet."""
+    if not path.exists():
+        labelled = make()
+        part = path.with_name(f".{path.stem}.part.npz")
+        np.savez(part, crops=labelled.crops, embeddings=labelled.embeddings, maps=labelled.maps)
+        part.replace(path)
+    with np.load(path, allow_pickle=False) as archive:
+        return Labelled(archive["crops"], archive["embeddings"], archive["maps"])
+
+
+def blend_shard(
+    portraits: Portraits, teacher: MobileFaceNet, recipe: IdentityRecipe, number: int
+) -> Labelled:
+    """Shard `number` of new people; the same for the same seed."""
+    rng = np.random.default_rng([recipe.seed, number])
+    blender = Blender(portraits)
+    return label_crops(teacher, np.stack([blender.draw(rng) for _ in range(recipe.shard)]))
+
+
+class Material:
+    """Labelled crops on disk and in memory: portraits first, blends as they are made."""
+
+    def __init__(self, data: Path, folder: Path, teacher: MobileFaceNet, recipe: IdentityRecipe) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.teacher, self.recipe = folder, teacher, recipe
+        self.portraits = read_portraits(data, "train")
+        self.shards = [stored(folder / "portraits.npz", lambda: label_crops(teacher, self.portraits.crops))]
+        counts = {g: self.portraits.groups.count(g) for g in set(self.portraits.groups)}
+        weights = np.array([counts[g] ** -0.5 for g in self.portraits.groups])
+        self.portrait_odds = weights / weights.sum()
+        self.planned = recipe.blends // recipe.shard
+
+    def grow(self) -> bool:
+        """Add one shard of blends; False once all are there."""
+        number = len(self.shards) - 1
+        if number >= self.planned:
+            return False
+        path = self.folder / f"blends_{number:03d}.npz"
+        make = lambda: blend_shard(self.portraits, self.teacher, self.recipe, number)  # noqa: E731
+        self.shards.append(stored(path, make))
+        return True
+
+    def next_is_ready(self) -> bool:
+        """Whether the next shard lies on disk already."""
+        return (self.folder / f"blends_{len(self.shards) - 1:03d}.npz").exists()
+
+    def draw(self, rng: np.random.Generator) -> tuple[UInt8Array, FloatArray, FloatArray]:
+        """A view [112, 96, 3], the teacher's embedding [256] and map [128, 7, 6] of the clean crop."""
+        if len(self.shards) == 1 or rng.random() < self.recipe.real_share:
+            shard = self.shards[0]
+            at = int(rng.choice(len(shard.crops), p=self.portrait_odds))
+        else:
+            shard = self.shards[int(rng.integers(1, len(self.shards)))]
+            at = int(rng.integers(len(shard.crops)))
+        degrade = mild_view if rng.random() < self.recipe.mild_share else strong_view
+        view, embedding, teacher_map = degrade(shard.crops[at], rng), shard.embeddings[at], shard.maps[at]
+        if rng.random() < 0.5:  # the mirror image swaps the halves of the teacher's embedding
+            half = TEACHER_SIZE // 2
+            view = view[:, ::-1]
+            embedding = np.concatenate([embedding[half:], embedding[:half]])
+            teacher_map = teacher_map[:, :, ::-1]
+        return view, embedding, teacher_map.astype(np.float32)
+
+
+def to_input(views: UInt8Array) -> Tensor:
+    """uint8 [N, 112, 96, 3] → float32 [N, 3, 112, 96] in [0, 1], channels last."""
+    x = torch.from_numpy(np.ascontiguousarray(views)).permute(0, 3, 1, 2)
+    return x.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def losses(
+    student: Student, x: Tensor, wanted: Tensor, wanted_map: Tensor, bank: Tensor
+) -> dict[str, Tensor]:
+    """The four terms, each a mean over its own entries; wanted [N, 256] unit, bank [M, 256] unit."""
+    embedding, reading, hint = student(x)
+    off = ~torch.eye(len(x), dtype=torch.bool)
+    relation = F.mse_loss((embedding @ embedding.T)[off], (wanted @ wanted.T)[off])
+    towards_bank = F.mse_loss(reading @ bank.T, wanted @ bank.T)
+    scale = wanted_map.std(dim=(0, 2, 3), keepdim=True) + 1e-4
+    return {
+        "cosine": (1 - (reading * wanted).sum(1)).mean(),
+        "relation": relation,
+        "bank": towards_bank,
+        "hint": F.mse_loss(hint / scale, wanted_map / scale),
+    }
+
+
+def rate_at(recipe: IdentityRecipe, done: float, step: int) -> float:
+    """Learning rate after the share `done` of the run: 200 steps of warm-up, then a cosine to 1 %."""
+    return (
+        recipe.learning_rate
+        * min(1.0, (step + 1) / 200)
+        * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    )
+
+
+@torch.no_grad()
+def follow(average: nn.Module, student: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged weights towards the current ones; statistics of the norms are copied."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for kept, new in zip(average.parameters(), student.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for statistic, latest in zip(average.buffers(), student.buffers(), strict=True):
+        statistic.copy_(latest)
+
+
+def fold(net: IdentityNet) -> IdentityNet:
+    """The form that ships: batch norms of a trained network multiplied into the convolutions before them."""
+    folded, plain = copy.deepcopy(net).eval(), IdentityNet(norms=False).eval()
+    for name, module in list(folded.named_modules()):
+        if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
+            assert isinstance(module[0], nn.Conv2d)
+            folded.set_submodule(name, nn.Sequential(fuse_conv_bn_eval(module[0], module[1])))
+    plain.load_state_dict(folded.state_dict(), strict=True)
+    return plain.requires_grad_(False)
+
+
+@torch.inference_mode()
+def embed_views(net: IdentityNet, views: UInt8Array) -> FloatArray:
+    """uint8 [N, 112, 96, 3] → float32 [N, 512] unit, with a network in evaluation mode."""
+    parts = [
+        F.normalize(net.head(net.features(to_input(views[at : at + 32])))) for at in range(0, len(views), 32)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def two_views(crops: UInt8Array, seed: int) -> tuple[UInt8Array, UInt8Array]:
+    """Two strong views of every crop, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    first, second = (np.stack([strong_view(crop, rng) for crop in crops]) for _ in range(2))
+    return first, second
+
+
+def measure(net: IdentityNet, labelled: Labelled, seed: int = 0) -> dict[str, float]:
+    """Rank agreement with the teacher on clean crops; verification between two strong views of each."""
+    net.eval()
+    clean = embed_views(net, centre_crop(labelled.crops))
+    first, second = (embed_views(net, views) for views in two_views(labelled.crops, seed))
+    genuine, impostor = verification_scores(first, second)
+    return {
+        "spearman": rank_agreement(clean, labelled.embeddings),
+        "auc_strong": roc_auc(genuine, impostor),
+        "tar_strong_fmr1e-3": float((genuine > quantile_threshold(impostor, 1e-3)).mean()),
+        "cos_clean_strong": float((clean * first).sum(1).mean()),
+        "cos_impostor": float(impostor.mean()),
+    }
+
+
+def train_identity(
+    data: Path, out: Path, teacher_file: Path, recipe: IdentityRecipe | None = None, resume: bool = False
+) -> IdentityNet:
+    """Train into the folder `out` (crops, checkpoint.pt, curve.jsonl), return the folded network.
+
+    data holds portraits.csv, portraits/ and portraits_landmarks478.npz; split train is learnt from, val is
+    measured while training, test never opened. InputError `train.data` and the teacher's WeightsErrors.
+    """
+    recipe = recipe or IdentityRecipe()
+    torch.set_num_threads(recipe.threads)
+    cv2.setNumThreads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    teacher = load_teacher(teacher_file)
+    material = Material(data, out / "crops", teacher, recipe)
+    val = stored(out / "crops" / "val.npz", lambda: label_crops(teacher, read_portraits(data, "val").crops))
+
+    student = Student().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(student).requires_grad_(False)
+    decayed = [p for p in student.parameters() if p.ndim > 1]
+    others = [p for p in student.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    step, spent_s = 0, 0.0
+    checkpoint = out / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        student.load_state_dict(state["student"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent_s = int(state["step"]), float(state["spent_s"])
+    rng = np.random.default_rng([recipe.seed, 1_000_000 + step])
+    begun = last = time.monotonic()
+    sums: dict[str, float] = {}
+    counted = 0
+    print(json.dumps({"recipe": asdict(recipe), "step": step, "spent_s": round(spent_s)}), flush=True)
+
+    while (spent := spent_s + time.monotonic() - begun) < recipe.minutes * 60:
+        if material.next_is_ready() or step % recipe.shard_every == recipe.shard_every - 1:
+            material.grow()
+        done = spent / (recipe.minutes * 60)
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(recipe, done, step)
+        views, wanted, maps = (
+            np.stack(c) for c in zip(*(material.draw(rng) for _ in range(recipe.batch)), strict=True)
+        )
+        some = material.shards[int(rng.integers(len(material.shards)))].embeddings
+        bank = torch.from_numpy(some[rng.integers(len(some), size=256)])
+        student.train()
+        terms = losses(student, to_input(views), torch.from_numpy(wanted), torch.from_numpy(maps), bank)
+        hint_weight = recipe.hint_weight * max(0.0, 1 - done / 0.7)
+        relations = recipe.relation_weight * (terms["relation"] + terms["bank"])
+        loss = terms["cosine"] + relations + hint_weight * terms["hint"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimiser.step()
+        follow(average, student, recipe.ema, step)
+        step += 1
+        counted += 1
+        sums = {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
+        if time.monotonic() - last > recipe.check_every_s:
+            row = {
+                "step": step,
+                "minutes": round(spent / 60, 1),
+                "crops": sum(len(s.crops) for s in material.shards),
+            }
+            row |= {name: round(total / counted, 4) for name, total in sums.items()}
+            row |= {f"val_{k}": round(v, 4) for k, v in measure(average.net, val).items()}
+            print(json.dumps(row), flush=True)
+            with (out / "curve.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+            save(checkpoint, student, average, optimiser, step=step, spent_s=spent)
+            last, sums, counted = time.monotonic(), {}, 0
+    save(checkpoint, student, average, optimiser, step=step, spent_s=spent_s + time.monotonic() - begun)
+    return fold(average.net)
+
+
+def save(
+    path: Path,
+    student: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    *,
+    step: int,
+    spent_s: float,
+) -> None:
+    """Write a checkpoint, whole or not at all."""
+    part = path.with_suffix(".part")
+    state = {
+        "student": student.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    torch.save(state | {"step": step, "spent_s": spent_s}, part)
+    part.replace(path)
