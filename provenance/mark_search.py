@@ -1,0 +1,186 @@
+"""Finds where, how large, how turned and whether mirrored the pilot lies in a picture; knows no payload.
+
+Pose: a picture's working frame -> the frame it was marked in. Coarse: every size and turn of a grid at a
+quarter of the resolution, all shifts at once by one inverse transform. Fine: the best few are improved at
+half resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from provenance.mark_pattern import TILE, ComplexArray, FloatArray, Pattern
+from provenance.mark_signal import fold
+
+SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.028))
+TURNS_DEG = np.arange(-7.5, 7.6, 1.5)
+# Poses the search can end at, for the union bound: sizes x turns x shifts (a quarter pixel) x mirror.
+POSES_TRIED = 300.0 * 80.0 * (4.0 * TILE) ** 2 * 2.0
+_COARSE, _FINE = 4, 2  # working pixels per pixel of the search
+_COARSE_RADIUS = 14.0  # cycles per tile that survive there
+_KEPT, _FINAL = 12, 3
+_STEPS = ((0.014, 0.75), (0.007, 0.4), (0.0035, 0.2))
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a working frame lies in the frame it was marked in.
+
+    scale: marked pixels per seen pixel; turn_deg: counter-clockwise; shift_px: (x, y), marked pixels;
+    mirrored: the picture was flipped left-right after marking; score: pilot correlation in standard
+    deviations of chance.
+    """
+
+    scale: float = 1.0
+    turn_deg: float = 0.0
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    mirrored: bool = False
+    score: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A normalised band at 1/step of the working resolution: plane, its centre (x, y), its mirror image."""
+
+    plane: FloatArray
+    mirrored: FloatArray
+    centre: tuple[float, float]
+    step: int
+
+    @property
+    def size(self) -> int:
+        """Pixels of one tile side in this view."""
+        return TILE // self.step
+
+
+def view_of(band: FloatArray, step: int) -> View:
+    """A band [h, w] shrunk by a whole step."""
+
+    def shrunk(plane: FloatArray) -> FloatArray:
+        if step == 1:
+            return np.ascontiguousarray(plane)
+        small = cv2.resize(plane, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+        return np.asarray(small, np.float32)
+
+    middle_x, middle_y = ((n // 2 + 0.5) / step - 0.5 for n in (band.shape[1], band.shape[0]))
+    return View(shrunk(band), shrunk(np.ascontiguousarray(band[:, ::-1])), (middle_x, middle_y), step)
+
+
+def whitened(pattern: Pattern, values: ComplexArray) -> ComplexArray:
+    """complex64 [..., K]: carriers over the rms of those at about their distance; uses magnitudes only."""
+    ring = (pattern.radius / 2).astype(np.int64)
+    member = (ring[:, None] == np.arange(ring.max() + 1)).astype(np.float32)
+    mean = (np.abs(values) ** 2) @ (member / np.maximum(member.sum(0), 1))
+    return np.asarray(values / np.sqrt(mean[..., ring] + 1e-12), np.complex64)
+
+
+def pilot_score(pattern: Pattern, white: ComplexArray) -> float:
+    """Pilot correlation T; P(T > t) <= exp(-t^2/2) over uniform keyed phases, whatever the picture.
+
+    Chernoff's bound with E exp(l cos(phase)) = I0(l) <= exp(l^2/4) for every carrier.
+    """
+    pilot = pattern.pilot
+    energy = float((np.abs(white[pilot]) ** 2).sum()) / 2
+    return float((np.conj(pattern.phase[pilot]) * white[pilot]).real.sum() / math.sqrt(energy + 1e-12))
+
+
+def _tile_at(view: View, pose: Pose) -> FloatArray:
+    """float32 [size, size]: the view at the marked size and turn, folded; shift left alone."""
+    plane = view.mirrored if pose.mirrored else view.plane
+    if view.step == 1 and pose.scale == 1.0 and pose.turn_deg == 0.0:
+        return fold(plane, view.size)
+    height, width = (max(2, math.ceil(n * pose.scale * 1.04)) for n in plane.shape)
+    turn = math.radians(pose.turn_deg)
+    c, s = math.cos(turn) / pose.scale, math.sin(turn) / pose.scale
+    x, y = width // 2, height // 2
+    seen_from_marked = np.array(
+        [[c, s, view.centre[0] - c * x - s * y], [-s, c, view.centre[1] + s * x - c * y]], np.float32
+    )
+    mode = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(plane, seen_from_marked, (width, height), flags=mode)
+    return fold(np.asarray(warped, np.float32), view.size)
+
+
+def shifted(pattern: Pattern, values: ComplexArray, shift_px: tuple[float, float]) -> ComplexArray:
+    """Carriers of a tile moved back by shift_px (Fourier shift theorem)."""
+    angle = 2 * np.pi / TILE * (pattern.kx * shift_px[0] + pattern.ky * shift_px[1])
+    return np.asarray(values * np.exp(1j * angle), np.complex64)
+
+
+def _carriers(pattern: Pattern, tiles: FloatArray) -> ComplexArray:
+    """complex64 [..., K]: whitened carriers of tiles [..., size, size]."""
+    spectra = np.fft.rfft2(tiles)
+    return whitened(pattern, np.asarray(spectra[..., pattern.ky % tiles.shape[-1], pattern.kx], np.complex64))
+
+
+def carriers_at(pattern: Pattern, view: View, pose: Pose) -> ComplexArray:
+    """complex64 [K]: whitened carriers of a view at a pose."""
+    return shifted(pattern, _carriers(pattern, _tile_at(view, pose)), pose.shift_px)
+
+
+def _best_shifts(pattern: Pattern, white: ComplexArray, poses: list[Pose], size: int) -> list[Pose]:
+    """Each pose with the shift, on the view's pixel grid, where its pilot correlates best."""
+    pilot = pattern.pilot
+    kx, ky = pattern.kx[pilot], pattern.ky[pilot]
+    values = np.conj(pattern.phase[pilot]) * white[:, pilot]
+    spectra = np.zeros((len(poses), size, size // 2 + 1), np.complex64)
+    spectra[:, ky % size, kx] = np.conj(values)  # conjugate: a picture moved by +t has phases turned by -kt
+    axis = kx == 0
+    spectra[:, -ky[axis] % size, 0] = values[:, axis]
+    surface = np.fft.irfft2(spectra, (size, size)).reshape(len(poses), -1)
+    at = surface.argmax(1)
+    norm = size * size / 2 / np.sqrt((np.abs(values) ** 2).sum(-1) / 2 + 1e-12)
+    top = surface[np.arange(len(poses)), at] * norm
+    unit = TILE / size
+    return [
+        replace(p, shift_px=(-float(a % size) * unit, -float(a // size) * unit), score=float(t))
+        for p, a, t in zip(poses, at, top, strict=True)
+    ]
+
+
+def _coarse_poses(pattern: Pattern, band: FloatArray) -> list[Pose]:
+    """The best shift of every size, turn and mirror, best first."""
+    view = view_of(band, _COARSE)
+    low = pattern.radius < _COARSE_RADIUS
+    part = Pattern(
+        pattern.kx[low], pattern.ky[low], pattern.radius[low], pattern.phase[low], pattern.owner[low]
+    )
+    poses = [Pose(float(s), float(t), mirrored=m) for m in (False, True) for s in SCALES for t in TURNS_DEG]
+    tiles = np.stack([_tile_at(view, p) for p in poses])
+    found = _best_shifts(part, _carriers(part, tiles), poses, view.size)
+    return sorted(found, key=lambda p: -p.score)
+
+
+def _at_best_shift(pattern: Pattern, view: View, pose: Pose) -> Pose:
+    """The pose with its shift found anew, to a quarter of the view's pixel."""
+    white = _carriers(pattern, _tile_at(view, pose))
+    best = _best_shifts(pattern, white[None], [pose], view.size)[0]
+    for step in (view.step / 2, view.step / 4):
+        x, y = best.shift_px
+        near = [(x + dx, y + dy) for dx in (-step, 0, step) for dy in (-step, 0, step)]
+        scored = [(pilot_score(pattern, shifted(pattern, white, shift)), shift) for shift in near]
+        score, shift = max(scored)
+        best = replace(best, shift_px=shift, score=score)
+    return best
+
+
+def _improved(pattern: Pattern, view: View, pose: Pose) -> Pose:
+    """Pattern search over size and turn with halving steps."""
+    best = pose
+    for scale_step, turn_step in _STEPS:
+        for growth, turn in ((scale_step, 0.0), (-scale_step, 0.0), (0.0, turn_step), (0.0, -turn_step)):
+            moved = replace(best, scale=best.scale * (1 + growth), turn_deg=best.turn_deg + turn)
+            best = max(best, _at_best_shift(pattern, view, moved), key=lambda p: p.score)
+    return best
+
+
+def find_poses(pattern: Pattern, band: FloatArray) -> list[Pose]:
+    """The few likeliest poses of the pilot in a normalised band [h, w], best first; bounded work."""
+    view = view_of(band, _FINE)
+    coarse = _coarse_poses(pattern, band)[:_KEPT]
+    first = sorted((_at_best_shift(pattern, view, p) for p in coarse), key=lambda p: -p.score)
+    return sorted((_improved(pattern, view, p) for p in first[:_FINAL]), key=lambda p: -p.score)
