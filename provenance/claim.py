@@ -41,6 +41,16 @@ CREATED_LABELS = (
     PRODUCTION_LABEL,
     INGREDIENT_LABEL,
 )
+_KEPT_OF_INPUTS = (
+    "c2pa.actions",
+    "c2pa.hash.",
+    "c2pa.ingredient",
+    SOFT_BINDING_LABEL,
+    "c2pa.time-stamp",
+    "c2pa.training-mining",
+    TRAINING_LABEL,
+    "org.facsimile.",
+)
 _TRAINING_USES = ("ai_inference", "ai_generative_training", "ai_training", "data_mining")  # CAWG 1.1, 3.2
 _NEUTRAL_TITLES = {"parentOf": "target", "componentOf": "source"}
 
@@ -52,8 +62,8 @@ Manifest = dict[str, Any]
 class Ingredient:
     """An input of the picture: its original bytes, read for its own manifest store and not kept.
 
-    One target ("parentOf") at most; sources ("componentOf") in the order of `manifest_for_swap`'s count. Readers
-    are shown `title`: a neutral word (default: "target", "source"), never a file name. InputError otherwise.
+    One target ("parentOf") at most; sources ("componentOf") in the order of `manifest_for_swap`'s count.
+    Readers are shown `title`: a neutral word (default: "target", "source"), never a file name (InputError).
     """
 
     data: bytes = field(repr=False)
@@ -131,6 +141,34 @@ def manifest_for_sample(asset_id: str, mime: str, production: Production, consen
     """Manifest of a portrait of nobody: created, wholly by a trained algorithm → watermarked."""
     actions = [_made("c2pa.created", SAMPLE_SOURCE_TYPE, production), _marked()]
     return _manifest(asset_id, mime, production, consent, actions)
+
+
+def assertions_to_redact(labels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Which assertions of an input's manifest store must not travel on; `labels` lists them by manifest.
+
+    A store that an input brings is kept as proof of its origin. Its thumbnails would show the very face that
+    was replaced or lent, its metadata the place and the person: only what says how it was made stays.
+    """
+    return tuple(
+        f"self#jumbf=/c2pa/{manifest}/c2pa.assertions/{label}"
+        for manifest, assertions in labels.items()
+        for label in assertions
+        if not label.startswith(_KEPT_OF_INPUTS)
+    )
+
+
+def with_redactions(manifest: Manifest, addresses: Sequence[str]) -> Manifest:
+    """The manifest with those assertions of its ingredients redacted, and an action that says so for each."""
+    if not addresses:
+        return manifest
+    redacted = [
+        {"action": "c2pa.redacted", "reason": "c2pa.PII.present", "parameters": {"redacted": each}}
+        for each in addresses
+    ]
+    first, *others = manifest["assertions"]
+    opened, *later = first["data"]["actions"]
+    actions = first | {"data": first["data"] | {"actions": [opened, *redacted, *later]}}
+    return manifest | {"assertions": [actions, *others], "redactions": list(addresses)}
 
 
 def ingredient_id(relationship: Relationship, index: int) -> str:

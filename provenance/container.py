@@ -69,6 +69,25 @@ def join_parts(parts: list[Part]) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks + trailer
 
 
+def c2pa_store(parts: list[Part]) -> bytes:
+    """The C2PA manifest store among the parts (C2PA 2.x appendix A.3); empty if there is none."""
+    if parts[0].name != "SOI":
+        return b"".join(part.data for part in parts if _holds_c2pa(part))
+    boxes = [part.data for part in parts if _holds_c2pa(part)]
+    return b"".join(
+        box[8 if at == 0 else 16 :] for at, box in enumerate(boxes)
+    )  # each repeats length and type
+
+
+def without_c2pa_store(parts: list[Part]) -> list[Part]:
+    """The parts without the manifest store."""
+    return [part for part in parts if not _holds_c2pa(part)]
+
+
+def _holds_c2pa(part: Part) -> bool:
+    return part.name in ("caBX", "C2PA") or (part.name == "FFEB" and part.data[:2] == b"JP")
+
+
 def jpeg_segment(marker: int, data: bytes) -> Part:
     """A marker segment (ITU-T T.81 B.1.1.4); `marker` is its second byte, `data` at most 65 533 bytes."""
     if len(data) > 65533:

@@ -20,21 +20,31 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import uuid4
 
 import c2pa
 
-from provenance.claim import CREATED_LABELS, MARK_ALGORITHM, SOFT_BINDING_LABEL, Manifest, ingredient_id
-from provenance.claim import Ingredient as Ingredient
+from provenance.claim import (
+    CREATED_LABELS,
+    MARK_ALGORITHM,
+    SOFT_BINDING_LABEL,
+    Ingredient,
+    Manifest,
+    assertions_to_redact,
+    ingredient_id,
+    with_redactions,
+)
+from provenance.container import join_parts, split_parts, without_c2pa_store
 from provenance.errors import SignatureError
 from provenance.keys import SigningKeys, Trust
 
+__all__ = ["Ingredient", "ManifestReading", "State", "Trust", "read_manifest", "sign"]
+
 State = Literal["valid", "tampered", "untrusted", "none"]
-_EKU_CONFIG = (
-    "1.3.6.1.4.1.62558.2.1\n1.3.6.1.5.5.7.3.4\n1.3.6.1.5.5.7.3.8\n"  # claimSigning, email, timeStamping
-)
+# claimSigning, emailProtection, timeStamping
+_EKU_CONFIG = "1.3.6.1.4.1.62558.2.1\n1.3.6.1.5.5.7.3.4\n1.3.6.1.5.5.7.3.8\n"
 _OWN_URI, _LISTED_URI, _TIMESTAMP_URI = (
     f"urn:facsimile:trust:{name}" for name in ("own", "listed", "timestamp")
 )
@@ -88,23 +98,21 @@ def sign(
     the result does not read as valid and ours.
     """
     try:
-        with (
-            c2pa.Context.from_dict(_settings(keys.trust)) as context,
-            c2pa.Builder(manifest, context=context) as builder,
-            c2pa.Signer.from_callback(
-                keys.sign_claim, c2pa.C2paSigningAlg.ES256, keys.chain_pem.decode(), timestamp_url
-            ) as signer,
-        ):
-            for definition, ingredient in _named(ingredients):
-                builder.add_ingredient(definition, ingredient.mime, io.BytesIO(ingredient.data))
-            signed = io.BytesIO()
-            builder.sign(signer, mime, io.BytesIO(data), signed)
+        with c2pa.Context.from_dict(_settings(keys.trust)) as context:
+            inputs, labels = _admit(ingredients, context)
+            definition = with_redactions(manifest, assertions_to_redact(labels))
+            with (
+                c2pa.Builder(definition, context=context) as builder,
+                c2pa.Signer.from_callback(
+                    keys.sign_claim, c2pa.C2paSigningAlg.ES256, keys.chain_pem.decode(), timestamp_url
+                ) as signer,
+            ):
+                result = _build(builder, signer, data, mime, inputs)
     except c2pa.C2paError as error:
         cause = f"The manifest could not be signed into the file: {error}."
         raise SignatureError(
             "signature.failed", cause, "Run `facsimile doctor`; nothing was released."
         ) from error
-    result = signed.getvalue()
     reading = read_manifest(result, mime, keys.trust)
     if reading.state != "valid" or not reading.ours:
         cause = f"The signed file reads as {reading.state} ({', '.join(reading.codes)})."
@@ -126,6 +134,39 @@ def read_manifest(data: bytes, mime: str, trust: Trust) -> ManifestReading:
     except (c2pa.C2paError, ValueError, KeyError, TypeError, AttributeError) as error:
         state: State = "tampered" if b"jumb" in data and b"c2pa" in data else "none"
         return ManifestReading(state, codes=(f"facsimile.unreadable.{type(error).__name__.lstrip('_')}",))
+
+
+def _build(
+    builder: c2pa.Builder, signer: c2pa.Signer, data: bytes, mime: str, ingredients: Sequence[Ingredient]
+) -> bytes:
+    for definition, ingredient in _named(ingredients):
+        builder.add_ingredient(definition, ingredient.mime, io.BytesIO(ingredient.data))
+    signed = io.BytesIO()
+    builder.sign(signer, mime, io.BytesIO(data), signed)
+    return signed.getvalue()
+
+
+def _admit(
+    ingredients: Sequence[Ingredient], context: c2pa.Context
+) -> tuple[list[Ingredient], dict[str, list[str]]]:
+    """The inputs as they can be signed for, and the assertion labels of every manifest they bring.
+
+    A store that cannot be decoded would make the whole signature fail: such an input comes without its store.
+    """
+    admitted: list[Ingredient] = []
+    labels: dict[str, list[str]] = {}
+    for each in ingredients:
+        try:
+            with c2pa.Reader(each.mime, io.BytesIO(each.data), context=context) as reader:
+                manifests = json.loads(reader.detailed_json())["manifests"]
+            labels |= {label: list(content["assertion_store"]) for label, content in manifests.items()}
+            admitted.append(each)
+        except c2pa.C2paError.ManifestNotFound:
+            admitted.append(each)
+        except (c2pa.C2paError, ValueError, KeyError):
+            bare = join_parts(without_c2pa_store(split_parts(each.data)))
+            admitted.append(replace(each, data=bare))
+    return admitted, labels
 
 
 def _settings(trust: Trust) -> dict[str, Any]:
