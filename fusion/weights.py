@@ -73,7 +73,19 @@ IDENTITY = WeightSpec(
     std=(0.5, 0.5, 0.5),
 )
 
-REGISTRY: Mapping[str, WeightSpec] = {spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY)}
+# Statistical head and triangulation of the warp engine (fusion/pose.py); no network, so no input size.
+FACE_SHAPE = WeightSpec(
+    name="face_shape",
+    file="face_shape.safetensors",
+    sha256="5b065f36440fbf71b30cc194bab49bf33498561062d6e8119874564f4b63cac3",
+    licence="Apache-2.0",
+    card="face_shape.md",
+    input_size_px=(0, 0),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
+
+REGISTRY: Mapping[str, WeightSpec] = {spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE)}
 
 
 def find_spec(name: str) -> WeightSpec:

@@ -1,0 +1,118 @@
+"""Faces of a picture replaced by given ones, and what is needed to find them; knows no paths and no policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+
+from fusion.face import Face, FloatArray, UInt8Array
+from fusion.warp import WarpOptions, WarpResult, warp_face
+from provenance.errors import FaceError, UsageError
+
+Assignment = tuple[UInt8Array, Face, Face]  # picture of the source, its face, face of the target
+
+
+class Engine(Protocol):
+    """Puts one face on another: pictures uint8 [H, W, 3], landmarks [478, 2] px → the target, altered."""
+
+    def __call__(
+        self,
+        target_rgb: UInt8Array,
+        target_landmarks: FloatArray,
+        source_rgb: UInt8Array,
+        source_landmarks: FloatArray,
+        options: WarpOptions | None = None,
+    ) -> WarpResult: ...
+
+
+ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face}
+DEFAULT_ENGINE: Final = "warp"
+
+
+@dataclass(frozen=True, eq=False)
+class Perception:
+    """Finder, landmarks and recogniser, loaded once; `models` names their weights' sha256.
+
+    find(rgb) → faces, largest first; locate(rgb, faces) → [478, 2] each; embed(rgb, faces) → [N, 512]
+    """
+
+    find: Callable[[UInt8Array], list[Face]]
+    locate: Callable[[UInt8Array, Sequence[Face]], Sequence[FloatArray]]
+    embed: Callable[[UInt8Array, Sequence[Face]], FloatArray]
+    device: str = "cpu"
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    def analyse(self, rgb: UInt8Array) -> list[Face]:
+        """Every face of a picture uint8 [H, W, 3], landmarks and embedding filled, largest first."""
+        faces = self.find(rgb)
+        if not faces:
+            return []
+        points, embeddings = self.locate(rgb, faces), self.embed(rgb, faces)
+        return [
+            dataclasses.replace(face, landmarks_px=landmarks, embedding=embedding)
+            for face, landmarks, embedding in zip(faces, points, embeddings, strict=True)
+        ]
+
+
+def load_perception(device: str = "cpu") -> Perception:
+    """The three networks that ship, on one device; WeightsError when a file is missing or altered."""
+    from importlib import import_module
+
+    from fusion import weights
+
+    detect, landmark, identity = (
+        import_module(f"fusion.{part}") for part in ("detect", "landmark", "identity")
+    )
+    detector = detect.load_detector(device)
+    landmarker = landmark.load_landmarker(device)
+    recogniser = identity.load_identity(device)
+    specs = (weights.DETECT, weights.LANDMARK, weights.IDENTITY, weights.FACE_SHAPE)
+    return Perception(
+        find=lambda rgb: detect.find_faces(rgb, detector),
+        locate=lambda rgb, faces: landmark.find_landmarks_of_all(rgb, faces, landmarker),
+        embed=lambda rgb, faces: identity.embed_faces(rgb, faces, recogniser),
+        device=device,
+        models={spec.name: spec.sha256 for spec in specs},
+    )
+
+
+def swap_faces(
+    target_rgb: UInt8Array,
+    assignments: Sequence[Assignment],
+    engine: str = DEFAULT_ENGINE,
+    options: WarpOptions | None = None,
+) -> UInt8Array:
+    """The target uint8 [H, W, 3] with every assigned face replaced, one after the other; a new picture.
+
+    Both faces of an assignment carry landmarks. UsageError `swap.unknown_engine`; FaceError `swap.no_landmarks`,
+    `swap.face_twice` (one target face assigned twice) and those of the engine.
+    """
+    if engine not in ENGINES:
+        known = ", ".join(sorted(ENGINES))
+        raise UsageError("swap.unknown_engine", f"no engine is called {engine!r}", f"Use one of: {known}.")
+    _check_targets([target for _, _, target in assignments])
+    altered = np.array(target_rgb, np.uint8)
+    for source_rgb, source, target in assignments:
+        result = ENGINES[engine](altered, _points(target), source_rgb, _points(source), options)
+        altered = result.rgb
+    return altered
+
+
+def _points(face: Face) -> FloatArray:
+    if face.landmarks_px is None:
+        raise FaceError("swap.no_landmarks", "a face has no landmarks", "Find landmarks before swapping.")
+    return face.landmarks_px
+
+
+def _check_targets(targets: Sequence[Face]) -> None:
+    centres = [tuple(np.round(face.box_xyxy, 1)) for face in targets]
+    if len(set(centres)) < len(centres):
+        raise FaceError(
+            "swap.face_twice",
+            "one face of the target is assigned to two sources",
+            "Map each target face once.",
+        )
