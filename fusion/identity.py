@@ -18,9 +18,8 @@ EMBEDDING_SIZE = 512
 CROP_PX = 112
 SIDE_PX = 8  # columns on either side of the crop that show no face; dropped before the first layer
 WIDTHS = (32, 64, 128, 256)
-# Provisional until weights ship: similarity (dot product) above which two faces count as one person; to be fitted
-# so that one impostor pair in 10 000 of the test
-# split lies above it. The interval is a 95 % bootstrap over people (identity.md).
+# Similarity (dot product) above which two faces count as one person. Provisional until weights ship; then fitted so
+# that one impostor pair in 10 000 of the test split lies above it, with a 95 % bootstrap over people (identity.md).
 MATCH_THRESHOLD = 0.80
 MATCH_THRESHOLD_CI95 = (0.75, 0.85)
 

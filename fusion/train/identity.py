@@ -39,11 +39,13 @@ class IdentityRecipe:
     """Settings of one run.
 
     minutes        length of the whole run, slices before a resume included; the learning rate ends there
+    steps          if not 0, the run also ends after so many steps
     blends         people made out of two portraits, in shards of `shard`
     real_share     part of every batch that are untouched portraits
     """
 
     minutes: float = 80.0
+    steps: int = 0
     threads: int = 1
     batch: int = 32
     learning_rate: float = 2e-3
@@ -180,6 +182,12 @@ def losses(
     }
 
 
+def share_done(recipe: IdentityRecipe, spent_s: float, step: int) -> float:
+    """How much of the run is over, 1 at its end: by the clock or by the steps, whichever is further."""
+    by_clock = spent_s / (recipe.minutes * 60)
+    return max(by_clock, step / recipe.steps) if recipe.steps else by_clock
+
+
 def rate_at(recipe: IdentityRecipe, done: float, step: int) -> float:
     """Learning rate after the share `done` of the run: 200 steps of warm-up, then a cosine to 1 %."""
     return (
@@ -280,10 +288,9 @@ def train_identity(
     counted = 0
     print(json.dumps({"recipe": asdict(recipe), "step": step, "spent_s": round(spent_s)}), flush=True)
 
-    while (spent := spent_s + time.monotonic() - begun) < recipe.minutes * 60:
+    while (done := share_done(recipe, spent := spent_s + time.monotonic() - begun, step)) < 1:
         if material.next_is_ready() or step % recipe.shard_every == recipe.shard_every - 1:
             material.grow()
-        done = spent / (recipe.minutes * 60)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(recipe, done, step)
         views, wanted, maps = (
