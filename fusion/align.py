@@ -1,6 +1,6 @@
 """Plane geometry of faces: points to crop_from_image and back; knows no network and no file.
 
-Every matrix is float64 [2, 3], named right to left: `crop_from_image @ point_image`. Pixel centres lie on integers.
+Matrices are float64 [2, 3], named right to left: `crop_from_image @ point_image`; pixel centres are integers.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""Convolution units whose normalisation folds away for inference; knows no task and no file."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+
+class ConvUnit(nn.Module):
+    """Convolution, batch normalisation (training form only), ReLU (unless `active` is False)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        active: bool = True,
+        folded: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=folded)
+        self.norm: nn.Module = nn.Identity() if folded else nn.BatchNorm2d(out_channels)
+        self.act: nn.Module = nn.ReLU(inplace=True) if active else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C_in, H, W] to [N, C_out, H / stride, W / stride]."""
+        out: Tensor = self.act(self.norm(self.conv(x)))
+        return out
+
+
+class ResidualUnit(nn.Module):
+    """relu(x + conv(conv(x))), both convolutions plain 3x3 of one width (He et al. 2016, figure 2)."""
+
+    def __init__(self, channels: int, *, folded: bool = False) -> None:
+        super().__init__()
+        self.first = ConvUnit(channels, channels, folded=folded)
+        self.second = ConvUnit(channels, channels, active=False, folded=folded)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to the same shape."""
+        return torch.relu(x + self.second(self.first(x)))
+
+
+def folded_state(net: nn.Module) -> dict[str, Tensor]:
+    """State of the same network built with folded=True: normalisations inside their convolutions."""
+    state = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    for name, unit in net.named_modules():
+        if not isinstance(unit, ConvUnit) or not isinstance(unit.norm, nn.BatchNorm2d):
+            continue
+        norm = unit.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        weight, bias = fuse_conv_bn_weights(
+            unit.conv.weight,
+            unit.conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        for key in [key for key in state if key.startswith(f"{name}.norm.")]:
+            del state[key]
+        state[f"{name}.conv.weight"], state[f"{name}.conv.bias"] = weight.detach(), bias.detach()
+    return state
