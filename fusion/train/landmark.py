@@ -259,7 +259,8 @@ def train(
             error = measure(inference_form(average), held_out)
             report(
                 f"step {step} samples {step * BATCH} minutes {spent / 60:.1f} "
-                f"loss {np.mean(losses[-200:]):.3f} px val nme478 {error.mean():.4f} worst {error.mean(1).max():.4f} lr {rate:.1e}"
+                f"loss {np.mean(losses[-200:]):.3f} px val nme478 {error.mean():.4f} "
+                f"worst {error.mean(1).max():.4f} lr {rate:.1e}"
             )
             state = {"net": net.state_dict(), "average": average.state_dict()}
             torch.save(
