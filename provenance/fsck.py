@@ -6,6 +6,7 @@ key can write another ledger from the first leaf on: only a checkpoint kept else
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,20 @@ from sqlalchemy.engine import Connection
 
 from provenance import merkle
 from provenance.checkpoint import Checkpoint, Verifier, open_checkpoint
-from provenance.database import APPEND_ONLY, Database, ledger_entries, ledger_head, ledger_nodes
+from provenance.database import (
+    APPEND_ONLY,
+    Database,
+    declarations,
+    declared_files,
+    grants,
+    ledger_entries,
+    ledger_head,
+    ledger_nodes,
+    revocations,
+    subjects,
+    templates,
+)
+from provenance.declarations import files_root
 from provenance.errors import InputError, LedgerError, SignatureError
 from provenance.home import Home
 from provenance.ledger import ENTRY_SCHEMA, index_columns
@@ -93,6 +107,9 @@ def verify_database(database: Database, verifier: Verifier, against: Sequence[st
             _check_checkpoint(signed, roots, frontier.size, "root", found)
             if signed.size < frontier.size:
                 found.add("unsigned", signed.size, "entries follow that no checkpoint covers")
+        _check_grants(conn, found)
+        _check_subjects(conn, found)
+        _check_declarations(conn, found)
         _check_guards(conn, found)
     return FsckReport(frontier.size, frontier.root.hex(), note, tuple(found.problems), tuple(found.notes))
 
@@ -191,6 +208,63 @@ def _check_checkpoint(
         found.add("truncated", size, f"a checkpoint was signed over {signed.size} entries, {size} are left")
     elif roots.get(signed.size) != signed.root:
         found.add(code, None, f"the first {signed.size} entries do not lead to the root that was signed")
+
+
+def _indices(conn: Connection, kind: str) -> set[int]:
+    column = ledger_entries.c
+    return set(conn.scalars(sa.select(column.leaf_index).where(column.kind == kind)))
+
+
+def _match(code: str, recorded: set[int], rows: set[int], found: _Findings) -> None:
+    """What the ledger recorded and what the tables hold must be the same."""
+    for index in sorted(recorded - rows):
+        found.add(code, index, "the row that belongs to this entry is gone")
+    for index in sorted(rows - recorded):
+        found.add(code, index, "a row refers to an entry that does not record it")
+
+
+def _check_grants(conn: Connection, found: _Findings) -> None:
+    """No grant was altered, dropped or smuggled in, no revocation taken back."""
+    rows = conn.execute(sa.select(grants.c.jws, grants.c.issued_index)).all()
+    _match("grant", _indices(conn, "grant_issued"), {row.issued_index for row in rows}, found)
+    for row in rows:
+        if _body(conn, row.issued_index).get("grant_sha256") != hashlib.sha256(row.jws.encode()).hexdigest():
+            found.add("grant", row.issued_index, "the grant is not the one that was recorded")
+    revoked = set(conn.scalars(sa.select(revocations.c.leaf_index)))
+    _match("revocation", _indices(conn, "grant_revoked"), revoked, found)
+
+
+def _check_subjects(conn: Connection, found: _Findings) -> None:
+    """Who was enrolled is still there, and of who was erased nothing is left."""
+    rows = conn.execute(sa.select(subjects)).all()
+    _match("subject", _indices(conn, "subject_enrolled"), {row.enrolled_index for row in rows}, found)
+    erased = [row for row in rows if row.erased_index is not None]
+    _match("erasure", _indices(conn, "template_erased"), {row.erased_index for row in erased}, found)
+    kept = set(conn.scalars(sa.select(templates.c.subject_id)))
+    for row in erased:
+        if row.wrapped_key is not None or row.profile is not None or row.id in kept:
+            found.add("erasure", row.erased_index, "something of an erased subject is left")
+
+
+def _check_declarations(conn: Connection, found: _Findings) -> None:
+    """Each declaration still covers exactly the files that it was made for."""
+    rows = conn.execute(sa.select(declarations)).all()
+    _match("declaration", _indices(conn, "declaration"), {row.leaf_index for row in rows}, found)
+    for row in rows:
+        query = sa.select(declared_files.c.content_sha256).where(declared_files.c.declaration_id == row.id)
+        body = _body(conn, row.leaf_index)
+        root = files_root(conn.scalars(query))
+        if (body.get("declaration_id"), body.get("files_root")) != (row.id, root):
+            found.add("declaration", row.leaf_index, "its files are not those that were declared")
+
+
+def _body(conn: Connection, index: int) -> Mapping[str, Any]:
+    """The body of an entry, empty where it is missing or no entry."""
+    entry = conn.scalar(sa.select(ledger_entries.c.entry).where(ledger_entries.c.leaf_index == index))
+    try:
+        return dict(json.loads(entry or b"{}")["body"])
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _check_guards(conn: Connection, found: _Findings) -> None:

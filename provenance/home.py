@@ -30,9 +30,9 @@ from provenance.database import Database
 from provenance.errors import StoreError, UsageError
 from provenance.keys import SigningKeys, make_keys
 from provenance.ledger import Ledger
+from provenance.records import WORLD
 
 HOME_SCHEMA = "facsimile-home/1"
-WORLD = "WORLD"  # outputs may be used anywhere: the widest claim, so the hardest to get a grant for
 _PARTS = (".init", "keys", "ledger.db", "ledger.db-wal", "ledger.db-shm", "store")
 
 
@@ -69,7 +69,8 @@ class Home:
     ) -> Home:
         """Make keys, database and ledger in a new or empty folder, whole or not at all; StoreError otherwise.
 
-        `jurisdiction` says where the outputs will be used: an ISO 3166 code, EU or WORLD.
+        `jurisdiction` says where the outputs will be used: an ISO 3166 code, EU or WORLD, the widest claim and so
+        the hardest to get a grant for.
         """
         if not organisation.strip():
             raise UsageError(

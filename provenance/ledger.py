@@ -101,7 +101,7 @@ class Ledger:
     def __init__(self, database: Database, signer: Signer, clock: Clock = lambda: datetime.now(UTC)) -> None:
         self.database = database
         self.signer = signer
-        self._clock = clock
+        self.clock = clock
         self._trusted_note = ""  # the checkpoint whose signature this process made or checked last
 
     def create(self, body: Mapping[str, Any], conn: Connection) -> Receipt:
@@ -122,7 +122,7 @@ class Ledger:
         if not is_writing(conn):
             raise StoreError("store.read_only", "An entry needs a write transaction.", "Use `write`.")
         frontier = self._read_frontier(conn)
-        columns = make_leaf(entry, frontier.size, self._clock())
+        columns = make_leaf(entry, frontier.size, self.clock())
         frontier, nodes = frontier.append(columns["leaf_hash"])
         conn.execute(sa.insert(ledger_entries), columns)
         if above := [vars(node) for node in nodes[1:]]:
@@ -263,8 +263,15 @@ def _read_head(conn: Connection) -> sa.Row[*tuple[Any, ...]]:
 
 
 def _read_entry(row: sa.Row[*tuple[Any, ...]]) -> Entry:
-    leaf = json.loads(row.entry)
-    return Entry(row.leaf_index, leaf["kind"], leaf["time"], leaf["body"], row.leaf_hash.hex())
+    try:
+        leaf = json.loads(row.entry)
+        return Entry(row.leaf_index, leaf["kind"], leaf["time"], leaf["body"], row.leaf_hash.hex())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LedgerError(
+            "ledger.entry",
+            f"Entry {row.leaf_index} was altered: it is no entry.",
+            "Run `facsimile audit verify` and restore the home from its backup.",
+        ) from error
 
 
 def _prove(position: int, size: int, spans: Sequence[merkle.Span], note: str, conn: Connection) -> Proof:
