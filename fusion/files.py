@@ -88,12 +88,12 @@ def _cannot_read(path: Path, error: OSError | ValueError) -> InputError:
 
 def _check_writable(path: Path, inputs: Iterable[Path]) -> None:
     for other in inputs:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             if os.path.samefile(path, other):
                 raise UsageError(
                     "usage.output_is_input", f"{path} is also an input.", "Name another file for the output."
                 )
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"

@@ -6,6 +6,9 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from provenance.errors import MediaError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -33,14 +36,17 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one picture may cost; all checked before decoding."""
+    """What one picture may cost. All of `max_*` is checked before decoding; the child is held to the rest."""
 
     max_bytes: int = 64 << 20
-    max_pixels: int = 64_000_000
+    max_pixels: int = 1 << 26  # 67 million
     max_side_px: int = 30_000
     max_parts: int = 50_000  # segments of a JPEG, chunks of a PNG or WebP
     max_scan_pixels: int = 1_024_000_000  # scans times pixels of a JPEG: what a progressive one costs in time
     max_profile_bytes: int = 4 << 20
+    apart_above_pixels: int = 1 << 24  # larger pictures are decoded in a child process; -1: all of them
+    child_bytes: int = 2 << 30  # of address space
+    child_cpu_s: int = 20
 
 
 LIMITS = Limits()
@@ -64,6 +70,15 @@ class Header:
     def num_pixels(self) -> int:
         """Width times height."""
         return self.width * self.height
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One upright picture: rgb uint8 [H, W, 3] sRGB, writable; `notes` say what had to be done to get it."""
+
+    rgb: NDArray[np.uint8]
+    format: Format
+    notes: tuple[str, ...] = ()
 
 
 # (offset, magic, name) of what people hand in by mistake, or attackers on purpose
@@ -170,6 +185,7 @@ def _gif_table(data: bytes, at: int) -> int:
 
 
 def animated(name: str) -> MediaError:
+    """The error of a film where a still picture is wanted."""
     return MediaError(
         "media.animated",
         f"This {name} is an animation; one still picture is needed.",
@@ -178,18 +194,34 @@ def animated(name: str) -> MediaError:
 
 
 def truncated(what: str) -> MediaError:
+    """The error of a file that ends too early."""
     return MediaError("media.truncated", f"The file ends too early: {what}.", ORIGINAL)
 
 
 def damaged(what: str) -> MediaError:
+    """The error of a file that contradicts itself."""
     return MediaError("media.damaged", f"The file contradicts itself: {what}.", ORIGINAL)
 
 
 def unsupported(what: str) -> MediaError:
+    """The error of a coding that a decoder would take and we do not."""
     return MediaError("media.unsupported", f"The picture uses {what}, which is not accepted.", SAVE_AGAIN)
 
 
+def undecodable(what: str) -> MediaError:
+    """The error of a decoder that gives up on the pixels."""
+    return damaged(f"its pixels cannot be decoded ({what})")
+
+
+def too_costly() -> MediaError:
+    """The error of a decoder that runs into its limits."""
+    return MediaError(
+        "media.too_costly", "Decoding the picture takes more memory or time than is allowed.", SAVE_AGAIN
+    )
+
+
 def check_size(width: int, height: int, limits: Limits) -> None:
+    """MediaError for no pixels and for too many."""
     if width < 1 or height < 1:
         raise damaged(f"it states a size of {width} x {height} pixels")
     if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
@@ -202,9 +234,11 @@ def check_size(width: int, height: int, limits: Limits) -> None:
 
 
 def check_parts(num_parts: int, limits: Limits) -> None:
+    """MediaError for a file that is cut into too many pieces to walk."""
     if num_parts > limits.max_parts:
         raise damaged(f"it is cut into more than {limits.max_parts} parts")
 
 
 def trailing_note(num_bytes: int) -> tuple[str, ...]:
+    """A note on what follows the end of a picture; none when nothing does."""
     return (f"{num_bytes} bytes after the end of the picture were not read",) if num_bytes > 0 else ()

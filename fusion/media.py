@@ -1,23 +1,34 @@
 """Bytes to pixels and back: JPEG, PNG and WebP; knows no faces, no marks and no manifests.
 
-`read_picture` applies the EXIF orientation, converts a colour profile to sRGB, lays transparency on white and
-says so in `notes`. What a file may cost is checked on its header by `fusion.headers`; the decoder is given the
-pixels' bytes only. `encode_picture` writes pixels and nothing else: no EXIF of an input is ever copied.
+`read_picture` turns the picture upright (EXIF), converts a colour profile to sRGB and lays transparency on
+white, and says so in `notes`. What a file may cost is checked on its header by `fusion.headers`; the decoder
+gets the bytes of the pixels only. `encode_picture` writes pixels and nothing else: no EXIF is ever copied.
 """
 
 from __future__ import annotations
 
 import io
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from fusion.decode_child import read_picture_apart
 from fusion.files import read_file, write_file_atomically
-from fusion.formats import LIMITS, Format, Header, Limits, damaged, sniff, truncated
+from fusion.formats import (
+    LIMITS,
+    Format,
+    Header,
+    Limits,
+    Picture,
+    damaged,
+    sniff,
+    too_costly,
+    truncated,
+    undecodable,
+)
 from fusion.headers import read_header
 from provenance.errors import MediaError, UsageError
 
@@ -48,18 +59,26 @@ _TURNS = {
 _SUFFIXES = {".jpg": Format.JPEG, ".jpeg": Format.JPEG, ".png": Format.PNG, ".webp": Format.WEBP}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One upright picture: rgb uint8 [H, W, 3] sRGB, writable; `notes` say what had to be done to get it."""
-
-    rgb: NDArray[np.uint8]
-    format: Format
-    notes: tuple[str, ...] = ()
-
-
 def read_picture(data: bytes, limits: Limits = LIMITS) -> Picture:
-    """Decode one still picture. MediaError `media.*` for all that is not one, whole and within `limits`."""
+    """Decode one still picture. MediaError `media.*` for all that is not one, whole and within `limits`.
+
+    A picture of more than `limits.apart_above_pixels` is decoded in a child process held to memory and time.
+    """
     header = read_header(data, limits)
+    if header.num_pixels > limits.apart_above_pixels:
+        return read_picture_apart(data, header, limits)
+    try:
+        return _read_pixels(header)
+    except MemoryError as error:
+        raise too_costly() from error
+
+
+def read_picture_here(data: bytes, limits: Limits = LIMITS) -> Picture:
+    """`read_picture` in this process whatever the size: what the child runs. MemoryError passes."""
+    return _read_pixels(read_header(data, limits))
+
+
+def _read_pixels(header: Header) -> Picture:
     image = _decode(header.format, header.pixel_stream)
     if image.size != (header.width, header.height):
         raise damaged("its header and its pixels differ in size")
@@ -69,7 +88,7 @@ def read_picture(data: bytes, limits: Limits = LIMITS) -> Picture:
     if header.orientation != 1:
         image = image.transpose(_TURNS[header.orientation])
         notes.append(f"turned upright (EXIF orientation {header.orientation})")
-    return Picture(np.array(image), header.format, tuple(notes))
+    return Picture(_to_array(image), header.format, tuple(notes))
 
 
 def encode_picture(
@@ -82,14 +101,16 @@ def encode_picture(
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"expected uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
     kind = Format(format)
-    _check_encodable(rgb.shape[0], rgb.shape[1], kind)
+    options: dict[Format, dict[str, object]] = {
+        Format.JPEG: {"quality": quality, "subsampling": 0},
+        Format.PNG: {"compress_level": 1},
+        Format.WEBP: {"quality": quality, "lossless": lossless, "method": 1},
+    }
     image, out = Image.fromarray(np.ascontiguousarray(rgb)), io.BytesIO()
-    if kind is Format.JPEG:
-        image.save(out, "JPEG", quality=quality, subsampling=0)
-    elif kind is Format.PNG:
-        image.save(out, "PNG", compress_level=1)
-    else:
-        image.save(out, "WEBP", quality=quality, lossless=lossless, method=1)
+    try:
+        image.save(out, kind.value.upper(), **options[kind])
+    except (OSError, ValueError) as error:
+        raise _too_large_to_write(rgb.shape[0], rgb.shape[1], kind) from error
     return out.getvalue()
 
 
@@ -104,29 +125,32 @@ def format_of_output(path: Path) -> Format:
     )
 
 
-def _check_encodable(height: int, width: int, kind: Format) -> None:
-    most = {Format.JPEG: 65_500, Format.PNG: 1 << 30, Format.WEBP: 16_383}[kind]
-    if max(height, width) > most:
-        raise MediaError(
-            "media.too_large_to_write",
-            f"A {kind.value} file cannot hold {width} x {height} pixels; a side ends at {most}.",
-            "Write a .png instead, or scale the input down.",
-        )
+def _too_large_to_write(height: int, width: int, kind: Format) -> MediaError:
+    return MediaError(
+        "media.too_large_to_write",
+        f"A {kind.value} file cannot hold these {width} x {height} pixels.",
+        "Write a .png instead, or scale the input down.",
+    )
 
 
-def _decode(kind: Format, stream: bytes) -> Image.Image:
-    """All of what Pillow raises on hostile bytes becomes one error: the list of types is open-ended."""
+def _decode(kind: Format, stream: bytes, *, small: bool = False) -> Image.Image:
+    """All of what Pillow raises on hostile bytes becomes one error: the list of types is open-ended.
+
+    `small` decodes a JPEG at an eighth of its size.
+    """
     try:
         image = Image.open(io.BytesIO(stream), formats=(kind.value.upper(),))
+        if small:
+            image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
     except MemoryError:
         raise
     except Exception as error:
-        raise damaged(f"its pixels cannot be decoded ({type(error).__name__})") from error
+        raise undecodable(type(error).__name__) from error
     return image
 
 
-# Completeness: Pillow fills what a short stream lacks with black (PNG) or with the last colour (JPEG) in silence.
+# Completeness: Pillow fills what a short stream lacks with black (PNG) or the last colour (JPEG) in silence.
 # A picture that ends in such a fill is suspicious; only then is the dearer proof made.
 
 
@@ -180,8 +204,12 @@ def _check_whole_jpeg(header: Header, image: Image.Image) -> None:
     pairs = (lows_highs,) if image.mode == "L" else lows_highs
     if any(low != high for low, high in pairs):  # type: ignore[misc]
         return
-    stream = header.pixel_stream[:-2] + b"\x55\xa3\x1e\x74" * 64 + b"\xff\xd9"
-    if _decode(header.format, stream).crop((0, 0, *image.size)).tobytes() != image.tobytes():
+    stream = header.pixel_stream
+    noisy = stream[:-2] + b"\x55\xa3\x1e\x74" * 64 + b"\xff\xd9"
+    if (
+        _decode(Format.JPEG, noisy, small=True).tobytes()
+        != _decode(Format.JPEG, stream, small=True).tobytes()
+    ):
         raise truncated(f"too little data for {header.width} x {header.height} pixels")
 
 
@@ -198,13 +226,22 @@ def _to_rgb(image: Image.Image, header: Header, notes: list[str]) -> Image.Image
         notes.append("converted from CMYK")
     if header.profile is not None and image.mode in ("L", "RGB", "CMYK"):
         image = _to_srgb(image, header.profile, notes)
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     if alpha is None or alpha.getextrema()[0] == 255:
         return image
     notes.append("transparent parts were laid on white")
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=alpha)
     return white
+
+
+def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """In strips: Pillow's own way holds the pixels four times over."""
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, 256):
+        strip = image.crop((0, top, image.width, min(top + 256, image.height)))
+        rgb[top : top + 256] = np.asarray(strip)
+    return rgb
 
 
 def _to_eight_bits(image: Image.Image, header: Header, notes: list[str]) -> Image.Image:
