@@ -49,7 +49,7 @@ _OWN_URI, _LISTED_URI, _TIMESTAMP_URI = (
     f"urn:facsimile:trust:{name}" for name in ("own", "listed", "timestamp")
 )
 _PINNED_URI = ""  # what the library reports of a leaf found in an allowed_list
-_VOUCHING_LIST = re.compile(r"found in \[([^\]]*)\]")
+_LIST_NAME = re.compile(r"found in \[([^\]]*)\] trust anchors|trust list: (\S+)$")
 _CREDENTIAL_PREFIX = "signingCredential."  # who signed, as opposed to whether the bytes are intact
 
 
@@ -63,6 +63,7 @@ class ManifestReading:
                   none       no manifest in the file (a remote one is never fetched)
     codes         C2PA status codes that explain the state, failures first; own codes begin with "facsimile."
     ours          the signer is a pinned key of ours
+    signer        the organisation named in the certificate: anybody's word unless the state is valid
     source_type   IPTC digitalSourceType the signer vouches for, a URL; None if none
     asset_id      16 hex digits of our soft binding; None if none
     tree          the decoded store as plain dicts, {} if there is none; for reports, not for decisions
@@ -206,9 +207,7 @@ def _named(ingredients: Sequence[Ingredient]) -> Iterable[tuple[dict[str, str], 
 def _reading(tree: dict[str, Any]) -> ManifestReading:
     label = str(tree["active_manifest"])
     active = tree["manifests"][label]
-    results = tree["validation_results"]
-    checks = results["activeManifest"]
-    state, codes, ours = _judge(checks, results.get("ingredientDeltas", []))
+    state, codes, ours = _judge(tree, f"self#jumbf=/c2pa/{label}/c2pa.signature")
     vouched = [each for each in active.get("assertions", []) if _is_vouched(each, active)]
     signature = active.get("signature_info", {})
     return ManifestReading(
@@ -221,31 +220,39 @@ def _reading(tree: dict[str, Any]) -> ManifestReading:
         label=label,
         generator=_generator(active),
         timestamp=signature.get("time"),
-        timestamp_trusted=any(each["code"] == "timeStamp.trusted" for each in checks["success"]),
+        timestamp_trusted=_vouching_list(_successes(tree, "timeStamp.trusted")) == _TIMESTAMP_URI,
         num_ingredients=len(active.get("ingredients", [])),
         tree=tree,
     )
 
 
-def _judge(checks: dict[str, Any], deltas: Sequence[dict[str, Any]]) -> tuple[State, tuple[str, ...], bool]:
+def _judge(tree: dict[str, Any], signature_address: str) -> tuple[State, tuple[str, ...], bool]:
     """State, codes and ownership by the status codes (C2PA 2.x section 15.2) and the list that vouched."""
-    failures = [each["code"] for each in checks["failure"]]
-    failures += [each["code"] for delta in deltas for each in delta["validationDeltas"]["failure"]]
+    results = tree["validation_results"]
+    failures = [each["code"] for each in results["activeManifest"]["failure"]]
+    for delta in results.get("ingredientDeltas", []):
+        failures += [each["code"] for each in delta["validationDeltas"]["failure"]]
     broken = [code for code in failures if not code.startswith(_CREDENTIAL_PREFIX)]
     if broken:
         return "tampered", tuple(dict.fromkeys(broken + failures)), False
-    lists = [
-        _vouching_list(each) for each in checks["success"] if each["code"] == "signingCredential.trusted"
-    ]
-    if failures or len(lists) != 1 or lists[0] not in (_PINNED_URI, _LISTED_URI):
-        own_chain = ("facsimile.key.notPinned",) if lists == [_OWN_URI] else ()
-        return "untrusted", (*dict.fromkeys(failures), *own_chain) or ("facsimile.signer.unknown",), False
-    return "valid", tuple(dict.fromkeys(each["code"] for each in checks["success"])), lists[0] == _PINNED_URI
+    trusted = _successes(tree, "signingCredential.trusted")
+    vouching = _vouching_list([each for each in trusted if each.get("url") == signature_address])
+    believed = vouching in (_PINNED_URI, _LISTED_URI) and tree.get("validation_state") == "Trusted"
+    if failures or not believed:
+        own = "facsimile.key.notPinned" if vouching == _OWN_URI else "facsimile.signer.unknown"
+        return "untrusted", tuple(dict.fromkeys([*failures, own])), False
+    passed = [each["code"] for each in results["activeManifest"]["success"]]
+    return "valid", tuple(dict.fromkeys(passed)), vouching == _PINNED_URI
 
 
-def _vouching_list(check: dict[str, Any]) -> str | None:
-    match = _VOUCHING_LIST.search(check.get("explanation", ""))
-    return match[1] if match else None
+def _successes(tree: dict[str, Any], code: str) -> list[dict[str, Any]]:
+    return [each for each in tree["validation_results"]["activeManifest"]["success"] if each["code"] == code]
+
+
+def _vouching_list(checks: Sequence[dict[str, Any]]) -> str | None:
+    """Name of the trust list that one success was found in; None unless there is exactly one."""
+    found = [_LIST_NAME.search(each.get("explanation", "")) for each in checks]
+    return (found[0][1] or found[0][2] or "") if len(found) == 1 and found[0] else None
 
 
 def _is_vouched(assertion: dict[str, Any], manifest: dict[str, Any]) -> bool:
