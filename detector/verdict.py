@@ -51,7 +51,7 @@ class Evidence:
     signer                who signed, as the certificate says
     manifest_asset_id     id in the manifest's soft binding, 16 hex digits
     mark_asset_id         id that the mark carries, or None when no mark is present
-    perceptual_distance   bits (0-64) between this picture and the ledger's record of the mark; None if unknown
+    perceptual_distance   bits (0-64) between this picture and the ledger's record of the mark, or None
     band                  the detector's evidence band
     band_reason           why the detector says so, or cannot
     """

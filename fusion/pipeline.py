@@ -1,0 +1,376 @@
+"""The only writer of finished media: consent, swap, mark, encode, sign, record, release; knows no command line.
+
+Nothing here can be switched off. A step that fails raises, and what was computed is dropped.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fusion.face import Face, UInt8Array
+from fusion.media import Format, encode_picture, format_of_output, read_picture, write_file_atomically
+from provenance import __version__, claim, consent, signing, watermark, xmp
+from provenance.consent import Decision
+from provenance.declarations import find_declaration
+from provenance.errors import FaceError, UsageError
+from provenance.hashes import content_sha256, perceptual_hash, sha256_hex
+from provenance.home import Home
+from provenance.ledger import Receipt
+from provenance.records import ConsentRequest, FaceClaim, FolderEvidence, ManifestEvidence, Role
+
+if TYPE_CHECKING:
+    from facesets.portraits import PortraitModel
+
+    from fusion.swap import Perception
+
+
+@dataclass(frozen=True)
+class FuseRequest:
+    """What is asked of one fusion.
+
+    sources    bytes of pictures that give identities, one face each
+    target     bytes of the picture that is altered
+    purpose    what it is made for; every grant must list it
+    use        internal, publish or dataset
+    grant_ids  grants of the people involved; faces that belong to nobody need none
+    engine     key of fusion.swap.ENGINES
+    face       which face of the target: "largest", "all", or its number from the left
+    mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
+    """
+
+    sources: tuple[bytes, ...]
+    target: bytes
+    purpose: str
+    use: str = "internal"
+    grant_ids: tuple[str, ...] = ()
+    engine: str = "warp"
+    face: str = "largest"
+    mapping: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """How many people who don't exist, from which seed (None: random), at which side in pixels."""
+
+    count: int
+    seed: int | None
+    size_px: int = 512
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A released file and what was recorded of it."""
+
+    path: Path
+    asset_id: str
+    content_sha256: str
+    receipt: Receipt
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `facsimile fuse` and `sample`, see docs/cli.md."""
+        return {
+            "asset_id": self.asset_id,
+            "output": str(self.path),
+            "content_sha256": self.content_sha256,
+            "ledger": {"index": self.receipt.index, "root": self.receipt.root},
+            "marks": {"mark": True, "c2pa": True, "xmp": True},
+            **self.details,
+        }
+
+
+class Stopwatch:
+    """Milliseconds per stage, in the order the stages ran."""
+
+    def __init__(self) -> None:
+        self.timings_ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings_ms[name] = round((time.perf_counter() - start) * 1e3, 1)
+
+
+def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path) -> Sealed:
+    """Fuse, seal, record and write one picture to `output`.
+
+    ConsentError (logged) when any face is not covered, at the start or at release; FaceError, MediaError,
+    SignatureError, StoreError, UsageError. Nothing is written then.
+    """
+    from fusion.swap import swap_faces
+
+    watch = Stopwatch()
+    output_format = format_of_output(output)
+    with watch.stage("read"):
+        target = _Input.read(request.target, home)
+        sources = [_Input.read(data, home) for data in request.sources]
+    with watch.stage("perceive"):
+        target_faces = sorted(perception.analyse(target.rgb), key=lambda face: float(face.box_xyxy[0]))
+        source_faces = [only_face(perception.analyse(source.rgb)) for source in sources]
+        pairs = _pairs(request, len(sources), target_faces)
+    used = sorted({source for source, _ in pairs})
+    claims = [_claim("source", source_faces[i], sources[i]) for i in used]
+    claims += [_claim("target", face, target) for face in target_faces]
+    with watch.stage("consent"):
+        question = ConsentRequest.make(
+            purpose=request.purpose,
+            use=request.use,
+            media="still",
+            grantee=home.organisation,
+            jurisdiction=home.jurisdiction,
+            embedder_sha256=perception.models["identity"],
+            num_source_faces=len(used),
+            num_target_faces=len(target_faces),
+            offered_grants=request.grant_ids,
+            faces=tuple(claims),
+        )
+        with consent.accept(question, home) as (decision, conn):
+            accepted = home.ledger.append({"kind": "job_accepted", **decision.record}, conn)
+    with watch.stage("swap"):
+        assignments = [(sources[i].rgb, source_faces[i], target_faces[k]) for i, k in pairs]
+        swapped = swap_faces(target.rgb, assignments, engine=request.engine)
+    job = _Job(
+        what="fusion",
+        engine=request.engine,
+        models=dict(perception.models),
+        decision=decision,
+        accepted_index=accepted.index,
+        purpose=request.purpose,
+        inputs=(target, *(sources[i] for i in used)),
+    )
+    details: dict[str, Any] = {
+        "engine": request.engine,
+        "faces": [{"source": i, "face": k} for i, k in pairs],
+        "grants": list(decision.grant_ids),
+    }
+    return _seal_and_release(swapped, job, home, _Output(output, output_format, watch, details))
+
+
+def sample(
+    request: SampleRequest, home: Home, folder: Path, model: PortraitModel | None = None
+) -> list[Sealed]:
+    """Draw people who don't exist and write them, sealed as wholly synthetic, as PNG files into `folder`."""
+    from facesets.portraits import PortraitModel
+
+    model = model or PortraitModel.load()
+    seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    sealed = []
+    for number, nobody in enumerate(model.draw(seed, request.count)):
+        watch = Stopwatch()
+        with watch.stage("draw"):
+            rgb = model.render(nobody, size=request.size_px).rgb
+        job = _Job(what="sample", engine="portraits", models={"portraits": model.sha256})
+        output = folder / f"nobody_{seed}_{number:04d}.png"
+        details = {"seed": seed, "number": number}
+        sealed.append(_seal_and_release(rgb, job, home, _Output(output, Format.PNG, watch, details)))
+    return sealed
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A picture handed in: its bytes, its pixels, and what proves that its people are nobody's."""
+
+    data: bytes
+    rgb: UInt8Array
+    mime: str
+    evidence: ManifestEvidence | FolderEvidence | None
+
+    @classmethod
+    def read(cls, data: bytes, home: Home) -> _Input:
+        picture = read_picture(data)
+        mime = picture.format.mime
+        return cls(data, picture.rgb, mime, _synthetic_evidence(data, mime, home))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What sealing needs to know of how the pixels came to be; a fusion has a decision, a sample has none."""
+
+    what: str
+    engine: str
+    models: dict[str, str]
+    decision: Decision | None = None
+    accepted_index: int | None = None
+    purpose: str = "sample"
+    inputs: tuple[_Input, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where and as what the picture is released, and what is told of it."""
+
+    path: Path
+    format: Format
+    watch: Stopwatch
+    details: dict[str, Any]
+
+
+def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -> Sealed:
+    asset_id = secrets.token_bytes(8)
+    watch = output.watch
+    with watch.stage("mark"):
+        marked = watermark.embed(rgb, asset_id, home.keys.mark_key)
+    with watch.stage("encode"):
+        encoded = encode_picture(marked, output.format)
+    with watch.stage("sign"):
+        signed = _sign(encoded, output.format.mime, asset_id.hex(), job, home)
+    with watch.stage("record"):
+        content = content_sha256(signed)
+        receipt = _record(_entry(signed, marked, asset_id.hex(), job, home), job, home)
+    with watch.stage("release"):
+        write_file_atomically(output.path, signed)
+    details = {**output.details, "models": job.models, "timings_ms": watch.timings_ms}
+    return Sealed(output.path, asset_id.hex(), content, receipt, details)
+
+
+def _sign(encoded: bytes, mime: str, asset_id: str, job: _Job, home: Home) -> bytes:
+    production = claim.Production(__version__, job.engine, datetime.now(UTC), job.models)
+    if job.decision is None:
+        ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=("portrait model: nobody",))
+        manifest = claim.manifest_for_sample(asset_id, mime, production, ground)
+        source_type = claim.SAMPLE_SOURCE_TYPE
+    else:
+        ground = claim.ConsentRecord(
+            purpose=job.purpose,
+            use=job.decision.request.use,
+            media=job.decision.request.media,
+            grants=consent.references(job.decision, asset_id, home),
+            evidence=consent.evidence_labels(job.decision),
+            ledger_index=job.accepted_index,
+            rules_sha256=job.decision.rules_sha256,
+        )
+        manifest = claim.manifest_for_swap(
+            asset_id, mime, production, ground, num_sources=len(job.inputs) - 1
+        )
+        source_type = claim.SWAP_SOURCE_TYPE
+    with_xmp = xmp.embed_xmp(encoded, mime, claim.xmp_packet(asset_id, source_type, home.organisation))
+    return signing.sign(with_xmp, mime, manifest, home.keys, _ingredients(job.inputs))
+
+
+def _ingredients(inputs: tuple[_Input, ...]) -> list[claim.Ingredient]:
+    """The target first, as the parent; the sources as components."""
+    return [
+        claim.Ingredient(item.data, item.mime, "parentOf" if number == 0 else "componentOf")
+        for number, item in enumerate(inputs)
+    ]
+
+
+def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: _Job, home: Home) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "kind": "output_recorded",
+        "what": job.what,
+        "asset_id": asset_id,
+        "content_sha256": content_sha256(signed),
+        "file_sha256": sha256_hex(signed),
+        "perceptual_hash": perceptual_hash(marked),
+        "engine": job.engine,
+        "models": job.models,
+        "inputs": [perceptual_hash(item.rgb) for item in job.inputs],
+        consent.NOBODIES_FIELD: job.decision is None or job.decision.all_synthetic,
+    }
+    if job.decision is not None:
+        entry["grants"] = list(consent.references(job.decision, asset_id, home))
+        entry["accepted_index"] = job.accepted_index
+    return entry
+
+
+def _record(entry: dict[str, Any], job: _Job, home: Home) -> Receipt:
+    """Record an output; consent is judged again in the same transaction, for a grant may be revoked by now."""
+    if job.decision is None:
+        return home.ledger.append(entry)
+    with consent.accept(job.decision.request, home) as (_, conn):
+        return home.ledger.append(entry, conn)
+
+
+def _synthetic_evidence(data: bytes, mime: str, home: Home) -> ManifestEvidence | FolderEvidence | None:
+    """What says that the people of a file are nobody's: its manifest, or a folder declared by the operator."""
+    content = content_sha256(data)
+    declaration = find_declaration(home, content)
+    if declaration is not None:
+        return FolderEvidence.make(kind="folder", content_sha256=content, declaration_id=declaration)
+    reading = signing.read_manifest(data, mime, home.keys.trust)
+    if reading.state != "valid" or not _declares_nobodies(reading, content, home):
+        return None
+    return ManifestEvidence.make(
+        kind="manifest",
+        content_sha256=content,
+        state=reading.state,
+        ours=reading.ours,
+        source_type=reading.source_type,
+        asset_id=reading.asset_id,
+    )
+
+
+def _declares_nobodies(reading: signing.ManifestReading, content: str, home: Home) -> bool:
+    if reading.source_type == claim.SAMPLE_SOURCE_TYPE:
+        return True
+    recorded = home.ledger.find_by_content_hash(content) if reading.ours else []
+    return any(entry.body.get(consent.NOBODIES_FIELD) is True for entry in recorded)
+
+
+def only_face(faces: list[Face]) -> Face:
+    if len(faces) == 1:
+        return faces[0]
+    if not faces:
+        raise FaceError(
+            "source.no_face", "No face was found in a source.", "Use a picture that shows one face."
+        )
+    raise FaceError(
+        "source.many_faces",
+        f"A source shows {len(faces)} faces, and which one is meant is not known.",
+        "Crop it to one person.",
+    )
+
+
+def _pairs(request: FuseRequest, num_sources: int, target_faces: list[Face]) -> list[tuple[int, int]]:
+    """Which source goes onto which face of the target, faces counted from the left."""
+    if not target_faces:
+        raise FaceError(
+            "target.no_face",
+            "No face was found in the target.",
+            "Use a picture that shows a face of 40 px or more.",
+        )
+    if request.mapping:
+        return [_parse_pair(text, num_sources, len(target_faces)) for text in request.mapping]
+    if num_sources != 1:
+        raise UsageError(
+            "fuse.map_needed",
+            f"{num_sources} sources were given without saying whose face goes where.",
+            "Give --map SOURCE=FACE for each, faces counted from the left.",
+        )
+    if request.face == "all":
+        return [(0, k) for k in range(len(target_faces))]
+    if request.face == "largest":
+        areas = [_area(face) for face in target_faces]
+        return [(0, areas.index(max(areas)))]
+    return [_parse_pair(f"0={request.face}", num_sources, len(target_faces))]
+
+
+def _parse_pair(text: str, num_sources: int, num_faces: int) -> tuple[int, int]:
+    left, _, right = text.partition("=")
+    if left.isdecimal() and right.isdecimal() and int(left) < num_sources and int(right) < num_faces:
+        return int(left), int(right)
+    raise UsageError(
+        "fuse.map_unreadable",
+        f"{text!r} names no pair of the {num_sources} source(s) and {num_faces} face(s).",
+        "Write SOURCE=FACE, both counted from 0, faces from the left.",
+    )
+
+
+def _area(face: Face) -> float:
+    left, top, right, bottom = (float(side) for side in face.box_xyxy)
+    return (right - left) * (bottom - top)
+
+
+def _claim(role: Role, face: Face, picture: _Input) -> FaceClaim:
+    return FaceClaim.make(
+        role=role, embedding=face.embedding, grant_id=None, synthetic_evidence=picture.evidence
+    )
