@@ -1,0 +1,1 @@
+"""One module per group of commands; each imports what computes only when a command runs."""

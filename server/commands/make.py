@@ -1,0 +1,104 @@
+"""`sample`, `fuse` and `demo`: everything that makes a picture; each goes through the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.console import Json, emit, report_errors, say, table
+from server.settings import read_settings
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+    app.command("sample")(sample)
+    app.command("fuse")(fuse)
+
+
+@report_errors
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make it in.")] = Path("demo"),
+    json_output: Json = False,
+) -> None:
+    """Make two people who don't exist, fuse them, check five files, draw index.html."""
+    from server.demo import run
+
+    shown = run(out, (lambda line: None) if json_output else say)
+    if json_output:
+        emit({"page": str(out / "index.html"), "files": [item.report.as_dict() for item in shown]})
+        return
+    table(
+        ("file", "what it is", "verdict"),
+        [(item.path.name, item.title, item.report.verdict.value) for item in shown],
+    )
+    say(f"Open {out / 'index.html'} to see the pictures and the evidence.")
+
+
+@report_errors
+def sample(
+    out: Out,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many people.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same people; default: random.")] = None,
+    size: Annotated[int, typer.Option(help="Side in pixels: 256 or 512.")] = 512,
+    json_output: Json = False,
+) -> None:
+    """Draw portraits of people who don't exist, sealed as wholly synthetic."""
+    from fusion.pipeline import SampleRequest
+    from fusion.pipeline import sample as sample_people
+    from provenance.home import Home
+
+    settings = read_settings()
+    with Home.open(settings.home, settings.database_url) as home:
+        made = sample_people(SampleRequest(count, seed, size), home, out)
+    if json_output:
+        emit({"files": [sealed.as_dict() for sealed in made]})
+        return
+    for sealed in made:
+        say(f"{sealed.path}  mark {sealed.asset_id}  leaf {sealed.receipt.index}")
+
+
+@report_errors
+def fuse(
+    source: Annotated[list[Path], typer.Option(help="Picture(s) that give the identity.")],
+    target: Annotated[Path, typer.Option(help="Picture to alter.")],
+    out: Out,
+    purpose: Annotated[str, typer.Option(help="What it is made for; grants must list it.")],
+    use: Annotated[str, typer.Option(help="internal, publish or dataset.")] = "internal",
+    grant: Annotated[list[str] | None, typer.Option(help="Grant id(s) of the people involved.")] = None,
+    engine: Annotated[str, typer.Option(help="How to fuse.")] = "warp",
+    face: Annotated[str, typer.Option(help="largest, all, or a face's number from the left.")] = "largest",
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="SOURCE=FACE, both counted from 0, faces from the left.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Put a source's identity onto a target's face: consent first, sealed, recorded, then released."""
+    from fusion.media import LIMITS, read_file
+    from fusion.pipeline import FuseRequest
+    from fusion.pipeline import fuse as fuse_picture
+    from fusion.swap import load_perception
+    from provenance.home import Home
+
+    settings = read_settings()
+    request = FuseRequest(
+        sources=tuple(read_file(path, LIMITS.max_bytes) for path in source),
+        target=read_file(target, LIMITS.max_bytes),
+        purpose=purpose,
+        use=use,
+        grant_ids=tuple(grant or ()),
+        engine=engine,
+        face=face,
+        mapping=tuple(map_ or ()),
+    )
+    with Home.open(settings.home, settings.database_url) as home:
+        sealed = fuse_picture(request, home, load_perception("cpu"), out)
+    if json_output:
+        emit(sealed.as_dict())
+        return
+    say(
+        f"{sealed.path}: mark {sealed.asset_id}, leaf {sealed.receipt.index} of the ledger, signed and recorded."
+    )

@@ -1,0 +1,61 @@
+"""`faceset`: statements about folders of pictures; makes no picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.console import Json, emit, report_errors, say
+from server.settings import read_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Folders of labelled pictures.", rich_markup_mode=None)
+    group.callback()(_group)
+    group.command("declare")(declare)
+    app.add_typer(group, name="faceset")
+
+
+def _group() -> None:
+    """Folders of labelled pictures."""
+
+
+@report_errors
+def declare(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Yes: every face in it belongs to nobody.")],
+    evidence: Annotated[str, typer.Option(help="How you know.")],
+    json_output: Json = False,
+) -> None:
+    """Record, under your name, that every picture in a folder shows only people who don't exist."""
+    from fusion.media import LIMITS, read_file
+    from provenance.declarations import declare_synthetic
+    from provenance.errors import UsageError
+    from provenance.hashes import content_sha256
+    from provenance.home import Home
+
+    if not synthetic:
+        raise UsageError(
+            "declare.synthetic", "Only full synthesis can be declared.", "Say --synthetic if it is so."
+        )
+    if not folder.is_dir():
+        raise UsageError("declare.folder", f"{folder} is no folder.", "Name a folder of pictures.")
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
+    )
+    hashes = [content_sha256(read_file(path, LIMITS.max_bytes)) for path in files]
+    settings = read_settings()
+    with Home.open(settings.home, settings.database_url) as home:
+        declared = declare_synthetic(home, hashes, evidence)
+    if json_output:
+        emit(
+            {
+                "declaration": declared.id,
+                "files": declared.num_files,
+                "ledger": {"index": declared.receipt.index},
+            }
+        )
+    else:
+        say(f"Declared {declared.num_files} file(s) synthetic: {declared.id}, leaf {declared.receipt.index}.")

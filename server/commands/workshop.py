@@ -1,0 +1,100 @@
+"""`train`, `bench` and `models`: networks made, measured and brought along; nothing here makes a picture."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.console import Json, emit, report_errors, say, table
+from server.settings import read_settings
+
+
+class Network(StrEnum):
+    """What can be trained."""
+
+    DETECT = "detect"
+    LANDMARK = "landmark"
+    IDENTITY = "identity"
+    SAMPLE = "sample"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("train")(train)
+    models = typer.Typer(no_args_is_help=True, help="Networks you bring along.", rich_markup_mode=None)
+    models.command("list")(list_models)
+    models.command("add")(add_model)
+    app.add_typer(models, name="models")
+
+
+@report_errors
+def train(
+    network: Annotated[Network, typer.Argument(help="Which network.")],
+    data: Annotated[Path, typer.Option(help="Folder of pictures, labels and teachers; see the card.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, curves, weights.")] = Path(
+        "runs"
+    ),
+    minutes: Annotated[float, typer.Option(min=0.1, help="Wall-clock budget, all slices together.")] = 60.0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a network by its recipe; weights land in the run's folder with their sha256."""
+    run = out / network.value
+    if network is Network.DETECT:
+        from fusion.train.detect import train as train_detect
+
+        train_detect(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
+    elif network is Network.LANDMARK:
+        from fusion.train.landmark import train as train_landmark
+
+        train_landmark(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
+    elif network is Network.IDENTITY:
+        from fusion.train.identity import IdentityRecipe, train_identity
+
+        teacher = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
+        recipe = IdentityRecipe(minutes=minutes, threads=threads)
+        train_identity(data, run, teacher, recipe=recipe, resume=resume)
+    else:
+        from facesets.train_sample import train as train_sample
+
+        train_sample(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
+
+
+@report_errors
+def list_models(json_output: Json = False) -> None:
+    """List the networks that ship and those you added."""
+    from fusion.guests import list_guests
+    from fusion.weights import REGISTRY
+
+    rows = [
+        {"name": spec.name, "origin": "ours", "licence": spec.licence, "sha256": spec.sha256}
+        for spec in REGISTRY.values()
+    ]
+    for guest in list_guests(read_settings().home / "models"):
+        rows += [
+            {"name": guest.name, "origin": f"guest, {file}", "licence": guest.licence, "sha256": sha256}
+            for file, sha256 in guest.files.items()
+        ]
+    if json_output:
+        emit({"models": rows})
+    else:
+        table(("name", "origin", "licence", "sha256"), [tuple(row.values()) for row in rows])
+
+
+@report_errors
+def add_model(
+    file: Annotated[Path, typer.Argument(help="An ONNX file, or a folder of them (an insightface pack).")],
+    name: Annotated[str, typer.Option("--as", help="How you will call it.")],
+    licence: Annotated[str, typer.Option(help="The licence you use it under.")],
+    json_output: Json = False,
+) -> None:
+    """Bring along a model you already have; nothing is downloaded."""
+    from fusion.guests import add_guest
+
+    guest = add_guest(read_settings().home / "models", file, name, licence)
+    if json_output:
+        emit({"name": guest.name, "licence": guest.licence, "files": dict(guest.files)})
+    else:
+        say(f"Added {guest.name} ({guest.kind}, {len(guest.files)} file(s)) under {guest.licence}.")
