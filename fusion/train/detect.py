@@ -200,13 +200,14 @@ def train(
     data: Path,
     run: Path,
     *,
-    minutes: float = 40,
+    minutes: float = 60,
+    steps: int = 0,
     threads: int = 1,
     resume: bool = False,
     seed: int = 0,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Train for `minutes` (all slices together) and write `run`/detect.safetensors; returns its path."""
+    """Train for `minutes` (all slices together) or `steps` (if not 0); path of `run`/detect.safetensors."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     torch.manual_seed(seed)
@@ -232,7 +233,7 @@ def train(
         f"{len(maker.portraits)} portraits, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters"
     )
     begin, saved_at, losses = time.monotonic() - spent, spent, []
-    while (spent := time.monotonic() - begin) < minutes * 60:
+    while (spent := time.monotonic() - begin) < minutes * 60 and not 0 < steps <= step:
         part = spent / (minutes * 60)
         rate = LEARNING_RATE * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * part)) + 1e-6
         for group in optimiser.param_groups:
@@ -246,7 +247,7 @@ def train(
         average.update_parameters(net)
         losses.append(list(parts.values()))
         step, seen = step + 1, seen + len(scenes)
-        if spent - saved_at > 180 or step == 100:
+        if spent - saved_at > 180 or step in (100, steps):
             saved_at = spent
             means = np.mean(losses[-200:], axis=0).round(4)
             report(

@@ -38,6 +38,7 @@ from fusion.weights import write_weights
 FACE_HEIGHT_PX = 96.0  # mean face in the 128 px crop: room for a wrong region, an open mouth and turned heads
 BATCH = 32
 LEARNING_RATE = 2e-3
+BASIS_DRAWS = 3000
 
 
 class CropMaker:
@@ -150,7 +151,7 @@ def point_loss(found: Tensor, label: Tensor, weights: Tensor) -> Tensor:
     return (distance * weights).mean()
 
 
-def start_basis(net: LandmarkNet, maker: CropMaker, rng: Rng, count: int = 3000) -> None:
+def start_basis(net: LandmarkNet, maker: CropMaker, rng: Rng, count: int) -> None:
     """Set the last layer to the main directions of the labels, so that learning starts well-conditioned."""
     labels = []
     for _ in range(count):
@@ -209,13 +210,14 @@ def train(
     data: Path,
     run: Path,
     *,
-    minutes: float = 40,
+    minutes: float = 45,
+    steps: int = 0,
     threads: int = 1,
     resume: bool = False,
     seed: int = 0,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Train for `minutes` (all slices together) and write `run`/landmark.safetensors; returns its path."""
+    """Train for `minutes` (all slices together) or `steps` (if not 0); path of `run`/landmark.safetensors."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     torch.manual_seed(seed)
@@ -223,7 +225,7 @@ def train(
     rng = np.random.default_rng(seed)
     maker, held_out = CropMaker(read_portraits(data, "train")), read_portraits(data, "val")
     net = LandmarkNet().to(memory_format=torch.channels_last)
-    start_basis(net, maker, rng)
+    start_basis(net, maker, rng, BASIS_DRAWS)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.997), use_buffers=True)  # type: ignore[no-untyped-call]
     optimiser = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=0.02)
     step, spent = 0, 0.0
@@ -240,7 +242,7 @@ def train(
     )
     weights = point_weights()
     begin, saved_at, losses = time.monotonic() - spent, spent, []
-    while (spent := time.monotonic() - begin) < minutes * 60:
+    while (spent := time.monotonic() - begin) < minutes * 60 and not 0 < steps <= step:
         part = spent / (minutes * 60)
         rate = LEARNING_RATE * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * part)) + 1e-6
         for group in optimiser.param_groups:
@@ -254,7 +256,7 @@ def train(
         average.update_parameters(net)
         losses.append(float(loss.detach()))
         step += 1
-        if spent - saved_at > 180 or step == 100:
+        if spent - saved_at > 180 or step in (100, steps):
             saved_at = spent
             error = measure(inference_form(average), held_out)
             report(

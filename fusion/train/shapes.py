@@ -43,7 +43,7 @@ def mean_shape(points: FloatArray, crop_px: int, height_px: float) -> FloatArray
 
 def mirror_index(mean: FloatArray) -> np.ndarray:
     """For every point the one that it becomes when the face is mirrored, int [478], its own inverse."""
-    mirrored = mean * [-1, 1] + [2 * float(np.mean(mean[[10, 152, 1, 4], 0])), 0]
+    mirrored = mean * [-1, 1] + [2 * float(mean[:468, 0].mean()), 0]
     index = np.empty(len(mean), int)
     for part in (slice(0, 468), slice(468, 478)):
         cost = np.linalg.norm(mirrored[part, None] - mean[None, part], axis=2)
