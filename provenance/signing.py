@@ -104,9 +104,7 @@ def sign(
             definition = with_redactions(manifest, assertions_to_redact(labels))
             with (
                 c2pa.Builder(definition, context=context) as builder,
-                c2pa.Signer.from_callback(
-                    keys.sign_claim, c2pa.C2paSigningAlg.ES256, keys.chain_pem.decode(), timestamp_url
-                ) as signer,
+                _signer(keys, timestamp_url) as signer,
             ):
                 result = _build(builder, signer, data, mime, inputs)
     except c2pa.C2paError as error:
@@ -135,6 +133,14 @@ def read_manifest(data: bytes, mime: str, trust: Trust) -> ManifestReading:
     except (c2pa.C2paError, ValueError, KeyError, TypeError, AttributeError) as error:
         state: State = "tampered" if b"jumb" in data and b"c2pa" in data else "none"
         return ManifestReading(state, codes=(f"facsimile.unreadable.{type(error).__name__.lstrip('_')}",))
+
+
+def _signer(keys: SigningKeys, timestamp_url: str | None) -> c2pa.Signer:
+    if keys.sign_claim is not None:
+        algorithm, chain = c2pa.C2paSigningAlg.ES256, keys.chain_pem.decode()
+        return c2pa.Signer.from_callback(keys.sign_claim, algorithm, chain, timestamp_url)
+    address = timestamp_url.encode() if timestamp_url else None
+    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", keys.chain_pem, keys.leaf_key_pem, address))
 
 
 def _build(
