@@ -15,7 +15,12 @@ Kind = Literal["jpeg", "png", "webp"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PARTS = 65536
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a stuffed byte, a restart or a fill byte
+_MARKER_IN_SCAN = re.compile(
+    rb"\xff[^\x00\x01\xd0-\xd8\xff]"
+)  # no stuffed or fill byte, nothing without length
+_MARKERS_WITHOUT_LENGTH = (
+    b"\x01\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9"  # T.81 table B.1: TEM, RST, SOI, EOI
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _jpeg_parts(data: bytes) -> Iterator[Part]:
         start = at
         while data[at : at + 2] == b"\xff\xff":  # fill bytes, T.81 B.1.1.2
             at += 1
-        if len(data) < at + 4 or data[at] != 0xFF:
+        if len(data) < at + 4 or data[at] != 0xFF or data[at + 1] in _MARKERS_WITHOUT_LENGTH:
             raise _truncated()
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if end < at + 4 or end > len(data):

@@ -130,7 +130,7 @@ def read_manifest(data: bytes, mime: str, trust: Trust) -> ManifestReading:
             return _reading(json.loads(reader.json()))
     except c2pa.C2paError.ManifestNotFound:
         return ManifestReading("none")
-    except (c2pa.C2paError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (c2pa.C2paError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         state: State = "tampered" if b"jumb" in data and b"c2pa" in data else "none"
         return ManifestReading(state, codes=(f"facsimile.unreadable.{type(error).__name__.lstrip('_')}",))
 
@@ -170,7 +170,7 @@ def _admit(
             admitted.append(each)
         except c2pa.C2paError.ManifestNotFound:
             admitted.append(each)
-        except (c2pa.C2paError, ValueError, KeyError):
+        except (c2pa.C2paError, ValueError, LookupError, RecursionError):
             bare = join_parts(without_c2pa_store(split_parts(each.data)))
             admitted.append(replace(each, data=bare))
     return admitted, labels
@@ -268,22 +268,28 @@ def _is_vouched(assertion: dict[str, Any], manifest: dict[str, Any]) -> bool:
 
 def _source_type(assertions: Sequence[dict[str, Any]]) -> str | None:
     """The digitalSourceType of the last action that states one."""
-    actions = [
-        action
-        for each in assertions
-        if each["label"].startswith("c2pa.actions")
-        for action in each["data"]["actions"]
-    ]
-    stated = [str(action["digitalSourceType"]) for action in actions if action.get("digitalSourceType")]
+    stated: list[str] = []
+    for data in _contents(assertions, "c2pa.actions"):
+        actions = data.get("actions")
+        for action in actions if isinstance(actions, list) else []:
+            value = action.get("digitalSourceType") if isinstance(action, dict) else None
+            stated += [value] if isinstance(value, str) else []
     return stated[-1] if stated else None
 
 
 def _asset_id(assertions: Sequence[dict[str, Any]]) -> str | None:
-    for each in assertions:
-        if each["label"].startswith(SOFT_BINDING_LABEL) and each["data"].get("alg") == MARK_ALGORITHM:
-            value = str(each["data"]["blocks"][0]["value"])
-            return value if re.fullmatch(r"[0-9a-f]{16}", value) else None
+    """The value of the first soft binding by our mark."""
+    for data in _contents(assertions, SOFT_BINDING_LABEL):
+        blocks = data.get("blocks")
+        if data.get("alg") == MARK_ALGORITHM and isinstance(blocks, list) and blocks:
+            value = blocks[0].get("value") if isinstance(blocks[0], dict) else None
+            return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) else None
     return None
+
+
+def _contents(assertions: Sequence[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    found = [each.get("data") for each in assertions if str(each.get("label")).startswith(label)]
+    return [each for each in found if isinstance(each, dict)]
 
 
 def _generator(manifest: dict[str, Any]) -> str | None:

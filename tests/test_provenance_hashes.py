@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from provenance.container import join_parts, jpeg_segment, png_chunk, split_parts, webp_chunk
+from provenance.container import Part, join_parts, jpeg_segment, png_chunk, split_parts, webp_chunk
 from provenance.errors import MediaError
 from provenance.hashes import (
     PERCEPTUAL_OTHER,
@@ -92,6 +92,23 @@ def test_adobe_colour_marker_belongs_to_the_content() -> None:
     parts = split_parts(coded(blobs(), ".jpg"))
     adobe = jpeg_segment(0xEE, b"Adobe\0\x64\0\0\0\0\0")
     assert content_sha256(join_parts([parts[0], adobe, *parts[1:]])) != content_sha256(join_parts(parts))
+
+
+def test_no_false_end_hides_bytes_that_a_decoder_reads() -> None:
+    parts = split_parts(coded(blobs(), ".jpg"))
+    scan = parts[-1].raw
+    middle = len(scan) // 2
+    lure = b"\xff\x01\x00\x08" + b"\xff\xfe\x00\x06\xff\xd9\xff\xd9"  # TEM has no length: the comment is one
+    for end in (scan[middle:], scan[middle:-3] + b"\x55\xff\xd9"):
+        crafted = join_parts([*parts[:-1], Part("scan", scan[:middle] + lure + end, b"")])
+        assert [part.name for part in split_parts(crafted)][-1] == "scan"
+
+
+@pytest.mark.parametrize("marker", [0x01, 0xD0, 0xD8, 0xD9])
+def test_marker_out_of_place_is_a_media_error(marker: int) -> None:
+    data = coded(blobs(), ".jpg")
+    with pytest.raises(MediaError, match=r"media\.truncated"):
+        split_parts(data[:2] + bytes([0xFF, marker]) + data[2:])
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -31,6 +32,7 @@ from timestamps import TimestampAuthority
 
 from provenance import signing
 from provenance.certificates import Chain, es256_signer, fingerprint, make_chain, make_leaf
+from provenance.claim import MARK_ALGORITHM
 from provenance.container import join_parts, split_parts, without_c2pa_store
 from provenance.errors import SignatureError
 from provenance.keys import SigningKeys, Trust, load_trust, make_keys, revoke_leaf, rotate_leaf
@@ -166,6 +168,25 @@ def test_foreign_soft_binding_is_no_asset_id(keys: SigningKeys, camera: Chain) -
     assert read_manifest(data, JPEG, keys.trust).asset_id is None
     stranger = stranger_signs(sample_manifest(), camera, picture(JPEG), JPEG)
     assert read_manifest(stranger, JPEG, listing(keys.trust, camera)).asset_id is None  # gathered
+
+
+@pytest.mark.parametrize(
+    ("label", "content"),
+    [
+        ("c2pa.soft-binding", {"alg": MARK_ALGORITHM, "blocks": []}),
+        ("c2pa.soft-binding", {"alg": MARK_ALGORITHM, "blocks": [{"scope": {}, "value": "not an id"}]}),
+        ("c2pa.soft-binding", {"alg": MARK_ALGORITHM, "blocks": [{"scope": {}, "value": "0" * 17}]}),
+    ],
+)
+def test_odd_content_under_a_good_signature_says_nothing(
+    label: str, content: dict[str, Any], keys: SigningKeys
+) -> None:
+    manifest = sample_manifest()
+    manifest["assertions"] = [
+        each | {"data": content} if each["label"] == label else each for each in manifest["assertions"]
+    ]
+    reading = read_manifest(sign(picture(JPEG), JPEG, manifest, keys), JPEG, keys.trust)
+    assert (reading.state, reading.asset_id) == ("valid", None)
 
 
 def test_remote_manifest_is_never_fetched(keys: SigningKeys) -> None:
