@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+
 from fusion.face import Face, UInt8Array
 from fusion.media import Format, encode_picture, format_of_output, read_picture, write_file_atomically
+from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
 from provenance import __version__, claim, consent, signing, watermark, xmp
 from provenance.consent import Decision
 from provenance.declarations import find_declaration
-from provenance.errors import FaceError, UsageError
+from provenance.errors import RefusedError
 from provenance.hashes import content_sha256, perceptual_hash, sha256_hex
 from provenance.home import Home
 from provenance.ledger import Receipt
@@ -29,39 +33,6 @@ if TYPE_CHECKING:
     from facesets.portraits import PortraitModel
 
     from fusion.swap import Perception
-
-
-@dataclass(frozen=True)
-class FuseRequest:
-    """What is asked of one fusion.
-
-    sources    bytes of pictures that give identities, one face each
-    target     bytes of the picture that is altered
-    purpose    what it is made for; every grant must list it
-    use        internal, publish or dataset
-    grant_ids  grants of the people involved; faces that belong to nobody need none
-    engine     key of fusion.swap.ENGINES
-    face       which face of the target: "largest", "all", or its number from the left
-    mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
-    """
-
-    sources: tuple[bytes, ...]
-    target: bytes
-    purpose: str
-    use: str = "internal"
-    grant_ids: tuple[str, ...] = ()
-    engine: str = "warp"
-    face: str = "largest"
-    mapping: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """How many people who don't exist, from which seed (None: random), at which side in pixels."""
-
-    count: int
-    seed: int | None
-    size_px: int = 512
 
 
 @dataclass(frozen=True)
@@ -115,7 +86,7 @@ def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path)
     with watch.stage("perceive"):
         target_faces = sorted(perception.analyse(target.rgb), key=lambda face: float(face.box_xyxy[0]))
         source_faces = [only_face(perception.analyse(source.rgb)) for source in sources]
-        pairs = _pairs(request, len(sources), target_faces)
+        pairs = pair_up(request, len(sources), target_faces)
     used = sorted({source for source, _ in pairs})
     claims = [_claim("source", source_faces[i], sources[i]) for i in used]
     claims += [_claim("target", face, target) for face in target_faces]
@@ -172,6 +143,35 @@ def sample(
         details = {"seed": seed, "number": number}
         sealed.append(_seal_and_release(rgb, job, home, _Output(output, Format.PNG, watch, details)))
     return sealed
+
+
+def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, tile_px: int) -> Sealed:
+    """Lay finished pictures of nobodies out in a grid, row by row, and seal that as an output of its own.
+
+    Each must be an intact output of this home made solely of nobodies: RefusedError `sheet.not_ours` otherwise.
+    """
+    watch = Stopwatch()
+    output_format = format_of_output(output)
+    with watch.stage("read"):
+        tiles = [_Input.read(data, home) for data in pictures]
+    if not tiles or any(tile.evidence is None or tile.evidence.kind != "manifest" for tile in tiles):
+        raise RefusedError(
+            "sheet.not_ours",
+            "A sheet holds outputs of this home that show nobody who exists, each with its manifest.",
+            "Leave the other pictures out.",
+        )
+    with watch.stage("draw"):
+        rgb = _grid([tile.rgb for tile in tiles], columns, tile_px)
+    job = _Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=tuple(tiles))
+    return _seal_and_release(rgb, job, home, _Output(output, output_format, watch, {"pictures": len(tiles)}))
+
+
+def _grid(pictures: list[UInt8Array], columns: int, tile_px: int) -> UInt8Array:
+    """Pictures uint8 [H, W, 3] as squares in rows of `columns`; what is left of the last row stays white."""
+    tiles = [cv2.resize(rgb, (tile_px, tile_px), interpolation=cv2.INTER_AREA) for rgb in pictures]
+    tiles += [np.full((tile_px, tile_px, 3), 255, np.uint8)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    return np.asarray(np.vstack(rows), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -233,33 +233,42 @@ def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -
 
 def _sign(encoded: bytes, mime: str, asset_id: str, job: _Job, home: Home) -> bytes:
     production = claim.Production(__version__, job.engine, datetime.now(UTC), job.models)
+    manifest, source_type = _manifest(asset_id, mime, production, job, home)
+    with_xmp = xmp.embed_xmp(encoded, mime, claim.xmp_packet(asset_id, source_type, home.organisation))
+    return signing.sign(with_xmp, mime, manifest, home.keys, _ingredients(job))
+
+
+def _manifest(
+    asset_id: str, mime: str, production: claim.Production, job: _Job, home: Home
+) -> tuple[claim.Manifest, str]:
+    """The manifest for this kind of job, and the digital source type that it declares."""
     if job.decision is None:
         ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=("portrait model: nobody",))
-        manifest = claim.manifest_for_sample(asset_id, mime, production, ground)
-        source_type = claim.SAMPLE_SOURCE_TYPE
-    else:
-        ground = claim.ConsentRecord(
-            purpose=job.purpose,
-            use=job.decision.request.use,
-            media=job.decision.request.media,
-            grants=consent.references(job.decision, asset_id, home),
-            evidence=consent.evidence_labels(job.decision),
-            ledger_index=job.accepted_index,
-            rules_sha256=job.decision.rules_sha256,
-        )
-        manifest = claim.manifest_for_swap(
-            asset_id, mime, production, ground, num_sources=len(job.inputs) - 1
-        )
-        source_type = claim.SWAP_SOURCE_TYPE
-    with_xmp = xmp.embed_xmp(encoded, mime, claim.xmp_packet(asset_id, source_type, home.organisation))
-    return signing.sign(with_xmp, mime, manifest, home.keys, _ingredients(job.inputs))
+        if job.what == "sheet":
+            num_pictures = len(job.inputs)
+            manifest = claim.manifest_for_sheet(asset_id, mime, production, ground, num_pictures=num_pictures)
+            return manifest, claim.SWAP_SOURCE_TYPE
+        return claim.manifest_for_sample(asset_id, mime, production, ground), claim.SAMPLE_SOURCE_TYPE
+    ground = claim.ConsentRecord(
+        purpose=job.purpose,
+        use=job.decision.request.use,
+        media=job.decision.request.media,
+        grants=consent.references(job.decision, asset_id, home),
+        evidence=consent.evidence_labels(job.decision),
+        ledger_index=job.accepted_index,
+        rules_sha256=job.decision.rules_sha256,
+    )
+    num_sources = len(job.inputs) - 1
+    manifest = claim.manifest_for_swap(asset_id, mime, production, ground, num_sources=num_sources)
+    return manifest, claim.SWAP_SOURCE_TYPE
 
 
-def _ingredients(inputs: tuple[_Input, ...]) -> list[claim.Ingredient]:
-    """The target first, as the parent; the sources as components."""
+def _ingredients(job: _Job) -> list[claim.Ingredient]:
+    """A fusion's target is the parent, its sources are components; all pictures of a sheet are components."""
+    has_parent = job.what == "fusion"
     return [
-        claim.Ingredient(item.data, item.mime, "parentOf" if number == 0 else "componentOf")
-        for number, item in enumerate(inputs)
+        claim.Ingredient(item.data, item.mime, "parentOf" if has_parent and number == 0 else "componentOf")
+        for number, item in enumerate(job.inputs)
     ]
 
 
@@ -314,60 +323,6 @@ def _declares_nobodies(reading: signing.ManifestReading, content: str, home: Hom
         return True
     recorded = home.ledger.find_by_content_hash(content) if reading.ours else []
     return any(entry.body.get(consent.NOBODIES_FIELD) is True for entry in recorded)
-
-
-def only_face(faces: list[Face]) -> Face:
-    if len(faces) == 1:
-        return faces[0]
-    if not faces:
-        raise FaceError(
-            "source.no_face", "No face was found in a source.", "Use a picture that shows one face."
-        )
-    raise FaceError(
-        "source.many_faces",
-        f"A source shows {len(faces)} faces, and which one is meant is not known.",
-        "Crop it to one person.",
-    )
-
-
-def _pairs(request: FuseRequest, num_sources: int, target_faces: list[Face]) -> list[tuple[int, int]]:
-    """Which source goes onto which face of the target, faces counted from the left."""
-    if not target_faces:
-        raise FaceError(
-            "target.no_face",
-            "No face was found in the target.",
-            "Use a picture that shows a face of 40 px or more.",
-        )
-    if request.mapping:
-        return [_parse_pair(text, num_sources, len(target_faces)) for text in request.mapping]
-    if num_sources != 1:
-        raise UsageError(
-            "fuse.map_needed",
-            f"{num_sources} sources were given without saying whose face goes where.",
-            "Give --map SOURCE=FACE for each, faces counted from the left.",
-        )
-    if request.face == "all":
-        return [(0, k) for k in range(len(target_faces))]
-    if request.face == "largest":
-        areas = [_area(face) for face in target_faces]
-        return [(0, areas.index(max(areas)))]
-    return [_parse_pair(f"0={request.face}", num_sources, len(target_faces))]
-
-
-def _parse_pair(text: str, num_sources: int, num_faces: int) -> tuple[int, int]:
-    left, _, right = text.partition("=")
-    if left.isdecimal() and right.isdecimal() and int(left) < num_sources and int(right) < num_faces:
-        return int(left), int(right)
-    raise UsageError(
-        "fuse.map_unreadable",
-        f"{text!r} names no pair of the {num_sources} source(s) and {num_faces} face(s).",
-        "Write SOURCE=FACE, both counted from 0, faces from the left.",
-    )
-
-
-def _area(face: Face) -> float:
-    left, top, right, bottom = (float(side) for side in face.box_xyxy)
-    return (right - left) * (bottom - top)
 
 
 def _claim(role: Role, face: Face, picture: _Input) -> FaceClaim:

@@ -171,6 +171,19 @@ def with_redactions(manifest: Manifest, addresses: Sequence[str]) -> Manifest:
     return manifest | {"assertions": [actions, *others], "redactions": list(addresses)}
 
 
+def manifest_for_sheet(
+    asset_id: str, mime: str, production: Production, consent: ConsentRecord, *, num_pictures: int
+) -> Manifest:
+    """Manifest of a contact sheet of finished pictures: created, each placed → watermarked."""
+    placed = [ingredient_id("componentOf", i) for i in range(num_pictures)]
+    actions = [
+        _made("c2pa.created", SWAP_SOURCE_TYPE, production),
+        *({"action": "c2pa.placed", "parameters": {"ingredientIds": [each]}} for each in placed),
+        _marked(),
+    ]
+    return _manifest(asset_id, mime, production, consent, actions)
+
+
 def ingredient_id(relationship: Relationship, index: int) -> str:
     """The id by which an action names an ingredient: "target", "source-1", "source-2" ..."""
     return "target" if relationship == "parentOf" else f"source-{index + 1}"

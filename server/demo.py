@@ -37,7 +37,8 @@ class Shown:
 def run(out: Path, tell: Callable[[str], None]) -> list[Shown]:
     """Make the demonstration in `out` (emptied first if it is an earlier one) and return what was checked."""
     from detector.check import Checker
-    from fusion.pipeline import FuseRequest, SampleRequest, fuse, sample
+    from fusion.pipeline import fuse, sample
+    from fusion.request import FuseRequest, SampleRequest
     from fusion.swap import load_perception
     from provenance.home import Home
 

@@ -17,7 +17,8 @@ from conftest import ROOT, Studio
 from detector.check import Checker
 from detector.verdict import Verdict
 from fusion.media import encode_picture, read_picture
-from fusion.pipeline import FuseRequest, fuse
+from fusion.pipeline import fuse
+from fusion.request import FuseRequest
 from fusion.swap import load_perception
 from provenance import fsck, signing, watermark, xmp
 from provenance.consent import NOBODIES_FIELD
@@ -38,6 +39,7 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from fusion import pipeline
+from fusion.request import FuseRequest
 from fusion.swap import load_perception
 from provenance.home import Home
 
@@ -57,7 +59,7 @@ def killer(*args, **kwargs):
 perception = load_perception("cpu")
 with Home.open(Path(home_path)) as home:
     setattr(owner, name, killer)
-    request = pipeline.FuseRequest((Path(source).read_bytes(),), Path(target).read_bytes(), "test")
+    request = FuseRequest((Path(source).read_bytes(),), Path(target).read_bytes(), "test")
     pipeline.fuse(request, home, perception, Path(output))
 """
 

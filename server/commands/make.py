@@ -47,8 +47,8 @@ def sample(
     json_output: Json = False,
 ) -> None:
     """Draw portraits of people who don't exist, sealed as wholly synthetic."""
-    from fusion.pipeline import SampleRequest
     from fusion.pipeline import sample as sample_people
+    from fusion.request import SampleRequest
     from provenance.home import Home
 
     settings = read_settings()
@@ -78,8 +78,8 @@ def fuse(
 ) -> None:
     """Put a source's identity onto a target's face: consent first, sealed, recorded, then released."""
     from fusion.media import LIMITS, read_file
-    from fusion.pipeline import FuseRequest
     from fusion.pipeline import fuse as fuse_picture
+    from fusion.request import FuseRequest
     from fusion.swap import load_perception
     from provenance.home import Home
 

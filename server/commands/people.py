@@ -40,7 +40,7 @@ def enrol(
 ) -> None:
     """Enrol a person: a face template and a profile, encrypted under a key of their own."""
     from fusion.media import LIMITS, read_file, read_picture
-    from fusion.pipeline import only_face
+    from fusion.request import only_face
     from fusion.swap import load_perception
     from provenance import subjects
     from provenance.home import Home

@@ -10,16 +10,14 @@ import typer
 from server.console import Json, emit, report_errors, say
 from server.settings import read_settings
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
 
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Folders of labelled pictures.", rich_markup_mode=None)
-    group.callback()(_group)
     group.command("declare")(declare)
+    group.command("preview")(preview)
     app.add_typer(group, name="faceset")
-
-
-def _group() -> None:
-    """Folders of labelled pictures."""
 
 
 @report_errors
@@ -42,9 +40,7 @@ def declare(
         )
     if not folder.is_dir():
         raise UsageError("declare.folder", f"{folder} is no folder.", "Name a folder of pictures.")
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
-    )
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     hashes = [content_sha256(read_file(path, LIMITS.max_bytes)) for path in files]
     settings = read_settings()
     with Home.open(settings.home, settings.database_url) as home:
@@ -59,3 +55,27 @@ def declare(
         )
     else:
         say(f"Declared {declared.num_files} file(s) synthetic: {declared.id}, leaf {declared.receipt.index}.")
+
+
+@report_errors
+def preview(
+    folder: Annotated[Path, typer.Argument(help="Folder of sealed pictures of nobodies.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")],
+    columns: Annotated[int, typer.Option(min=1, help="Pictures in a row.")] = 6,
+    tile: Annotated[int, typer.Option(min=32, help="Side of each in pixels.")] = 256,
+    json_output: Json = False,
+) -> None:
+    """Draw a contact sheet of a folder, by name, sealed like every output."""
+    from fusion.media import LIMITS, read_file
+    from fusion.pipeline import sheet
+    from provenance.home import Home
+
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    settings = read_settings()
+    with Home.open(settings.home, settings.database_url) as home:
+        pictures = [read_file(path, LIMITS.max_bytes) for path in files]
+        sealed = sheet(pictures, home, out, columns=columns, tile_px=tile)
+    if json_output:
+        emit(sealed.as_dict())
+    else:
+        say(f"{sealed.path}: {len(files)} picture(s), mark {sealed.asset_id}, leaf {sealed.receipt.index}.")
