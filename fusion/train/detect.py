@@ -218,7 +218,7 @@ def train(
     held_out = [judge.draw(np.random.default_rng(i), 448, (14.0, 250.0), 4) for i in range(40)]
     net = Detector().to(memory_format=torch.channels_last)
     start_head(net)
-    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.997), use_buffers=True)  # type: ignore[no-untyped-call]
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)  # type: ignore[no-untyped-call]
     optimiser = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=0.02)
     step, seen, spent = 0, 0, 0.0
     checkpoint = run / "checkpoint.pt"
