@@ -85,6 +85,12 @@ class SigningKeys:
     template_key: bytes = field(repr=False)
     sign_claim: Callable[[bytes], bytes] | None = field(default=None, repr=False)
 
+    @property
+    def expires_at(self) -> datetime:
+        """When the leaf certificate ends: from then on it signs nothing, and what bears no trusted time stamp
+        reads as untrusted."""
+        return x509.load_pem_x509_certificate(self.chain_pem).not_valid_after_utc
+
     @classmethod
     def load(cls, directory: Path) -> SigningKeys:
         """Read a key directory; StoreError: one missing, broken or open to all; SignatureError: mixed up."""

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from provenance.container import Part, join_parts, jpeg_segment, png_chunk, split_parts, webp_chunk
 from provenance.errors import MediaError
@@ -122,6 +124,23 @@ def test_file_cut_in_its_headers_is_a_media_error(extension: str, kept: int) -> 
 def test_foreign_bytes_are_a_media_error(data: bytes) -> None:
     with pytest.raises(MediaError, match=r"media\.format"):
         content_sha256(data)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["tEXt", "IDAT", "caBX", "zzZz"]), st.binary(max_size=40)), max_size=8)
+)
+def test_any_png_chunks_split_and_join(chunks: list[tuple[str, bytes]]) -> None:
+    head = split_parts(coded(np.zeros((2, 2, 3), np.uint8), ".png"))[:2]
+    parts = [*head, *(png_chunk(name, data) for name, data in chunks), png_chunk("IEND", b"")]
+    assert split_parts(join_parts(parts)) == parts
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from(["VP8L", "XMP ", "C2PA"]), st.binary(max_size=41)), max_size=8))
+def test_any_webp_chunks_split_and_join(chunks: list[tuple[str, bytes]]) -> None:
+    riff = split_parts(coded(np.zeros((2, 2, 3), np.uint8), ".webp"))[0]
+    parts = [webp_chunk(name, data) for name, data in chunks]
+    assert split_parts(join_parts([riff, *parts]))[1:] == parts
 
 
 def test_png_of_endless_chunks_is_refused() -> None:

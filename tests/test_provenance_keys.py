@@ -43,6 +43,11 @@ def test_loaded_keys_are_whole_and_distinct(made: Path) -> None:
     assert keys.trust.pinned_leaves.encode() in keys.chain_pem
 
 
+def test_end_of_the_leaf_is_told(made: Path) -> None:
+    remaining = SigningKeys.load(made).expires_at - datetime.now(UTC)
+    assert timedelta(days=1094) < remaining < timedelta(days=1096)
+
+
 def test_private_files_are_for_their_owner_only(made: Path) -> None:
     assert made.stat().st_mode & 0o777 == 0o700
     assert {name: (made / name).stat().st_mode & 0o777 for name in PRIVATE_FILES} == dict.fromkeys(

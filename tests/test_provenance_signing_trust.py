@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import io
 import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import c2pa
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -273,6 +276,32 @@ def test_expired_key_counts_only_with_a_trusted_time_stamp(
     assert read_manifest(stamped, JPEG, trust).state == "valid"
     with pytest.raises(SignatureError):
         sealed_sample(signer)
+
+
+def test_reader_with_default_settings_trusts_us_by_our_root_alone(keys: SigningKeys) -> None:
+    data = sealed_swap(keys)
+    settings = {"trust": {"trust_anchors": keys.trust.own_anchors}}
+    with (
+        c2pa.Context.from_dict(settings) as context,
+        c2pa.Reader(io.BytesIO(data), context=context) as reader,
+    ):
+        assert reader.get_validation_state() == "Trusted"
+
+
+def test_signing_and_reading_in_many_threads(keys: SigningKeys) -> None:
+    chain = x509.load_pem_x509_certificates(keys.chain_pem)
+    private_key = serialization.load_pem_private_key(keys.leaf_key_pem, None)
+    assert isinstance(private_key, ec.EllipticCurvePrivateKey)
+    assert private_key.public_key() == chain[0].public_key()
+    signers = keys, replace(keys, sign_claim=es256_signer(private_key))
+
+    def seal_and_read(seed: int) -> ManifestReading:
+        return read_manifest(sealed_sample(signers[seed % 2], seed=seed), JPEG, keys.trust)
+
+    with ThreadPoolExecutor(6) as pool:
+        readings = list(pool.map(seal_and_read, range(18)))
+    assert all(each.ours for each in readings)
+    assert len({each.label for each in readings}) == 18
 
 
 def test_stripped_picture_gives_no_reading_to_anybody(keys: SigningKeys) -> None:
