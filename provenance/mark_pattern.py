@@ -20,10 +20,10 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 ComplexArray = npt.NDArray[np.complex64]
 
-TILE = 256
-RING = (4.5, 26.0)  # cycles per tile
-_PILOT_EDGE = 14.0  # below it the pilot takes the larger share
-_PILOT_SHARE = (0.5, 0.12)
+TILE = 128
+RING = (4.5, 42.0)  # cycles per tile; up to a wave of six pixels in a picture of 512 x 512
+PILOT_EDGE = 14.0  # below it the pilot takes the larger share: long waves forgive a rough pose
+_PILOT_SHARE = (0.8, 0.06)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,12 @@ class Pattern:
     def pilot(self) -> npt.NDArray[np.bool_]:
         """bool [K], which carriers are pilot."""
         return self.owner < 0
+
+    @property
+    def group(self) -> IntArray:
+        """int [K], which carriers share one strength: 0-127 the bits, 128 the pilot's long waves, 129 its short."""
+        long = self.radius < PILOT_EDGE
+        return np.where(self.pilot, np.where(long, CODED_BITS, CODED_BITS + 1), self.owner)
 
 
 def _keyed_uniform(key: bytes, label: bytes, count: int) -> npt.NDArray[np.float64]:
@@ -67,7 +73,7 @@ def pattern_for(key: bytes) -> Pattern:
     """The carriers of a key. Bits get equal numbers of carriers at every radius."""
     kx, ky, radius = _ring_coefficients()
     count = len(kx)
-    share = np.where(radius < _PILOT_EDGE, *_PILOT_SHARE)
+    share = np.where(radius < PILOT_EDGE, *_PILOT_SHARE)
     owner = np.where(_keyed_uniform(key, b"pilot", count) < share, -1, 0)
     payload = np.flatnonzero(owner == 0)
     payload = payload[: len(payload) // CODED_BITS * CODED_BITS]
@@ -78,15 +84,10 @@ def pattern_for(key: bytes) -> Pattern:
     return Pattern(kx, ky, radius, phase, owner.astype(np.int64))
 
 
-def tile_from_coefficients(pattern: Pattern, values: ComplexArray) -> FloatArray:
-    """float32 [TILE, TILE], the real tile with half-plane coefficients `values` [K]: a sum of cosines."""
-    spectrum = np.zeros((TILE, TILE // 2 + 1), np.complex64)
-    spectrum[pattern.ky % TILE, pattern.kx] = values
+def tile_from_coefficients(pattern: Pattern, values: ComplexArray, size: int = TILE) -> FloatArray:
+    """float32 [size, size], one period with half-plane coefficients `values` [K]: a sum of cosines."""
+    spectrum = np.zeros((size, size // 2 + 1), np.complex64)
+    spectrum[pattern.ky % size, pattern.kx] = values
     own = pattern.kx == 0  # the real transform wants both members of a pair in its first column
-    spectrum[-pattern.ky[own] % TILE, 0] = np.conj(values[own])
-    return (np.fft.irfft2(spectrum, (TILE, TILE)) * (TILE * TILE / 2)).astype(np.float32)
-
-
-def coefficients_from_tile(pattern: Pattern, tile: FloatArray) -> ComplexArray:
-    """complex64 [K], the tile's Fourier coefficients at the carriers."""
-    return np.asarray(np.fft.rfft2(tile)[pattern.ky % TILE, pattern.kx], np.complex64)
+    spectrum[-pattern.ky[own] % size, 0] = np.conj(values[own])
+    return (np.fft.irfft2(spectrum, (size, size)) * (size * size / 2)).astype(np.float32)

@@ -1,8 +1,8 @@
 """Finds where, how large, how turned and whether mirrored the pilot lies in a picture; knows no payload.
 
-Pose: a picture's working frame -> the frame it was marked in. Coarse: every size and turn of a grid at a
-quarter of the resolution, all shifts at once by one inverse transform. Fine: the best few are improved at
-half resolution.
+Pose: a picture's working frame -> the frame it was marked in. Coarse: every size and turn of a grid at half
+the resolution, all shifts at once by one inverse transform. Fine: the best few are improved at full
+resolution.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from provenance.mark_pattern import TILE, ComplexArray, FloatArray, Pattern
+from provenance.mark_pattern import PILOT_EDGE, TILE, ComplexArray, FloatArray, Pattern
 from provenance.mark_signal import fold
 
 SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.028))
 TURNS_DEG = np.arange(-7.5, 7.6, 1.5)
 # Poses the search can end at, for the union bound: sizes x turns x shifts (a quarter pixel) x mirror.
-POSES_TRIED = 300.0 * 80.0 * (4.0 * TILE) ** 2 * 2.0
-_COARSE, _FINE = 4, 2  # working pixels per pixel of the search
-_COARSE_RADIUS = 14.0  # cycles per tile that survive there
+POSES_TRIED = 1000.0 * 200.0 * (4.0 * TILE) ** 2 * 2.0
+_COARSE = 2  # working pixels per pixel of the coarse search
 _KEPT, _FINAL = 12, 3
-_STEPS = ((0.014, 0.75), (0.007, 0.4), (0.0035, 0.2))
+# Steps of size and turn, and the carriers (cycles per tile) that are still in phase within such a step.
+_STEPS = ((0.014, 0.75, PILOT_EDGE), (0.007, 0.4, 20.0), (0.0035, 0.2, 30.0), (0.0017, 0.1, 99.0))
+_CLIP = 1.5
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ def view_of(band: FloatArray, step: int) -> View:
 
 
 def whitened(pattern: Pattern, values: ComplexArray) -> ComplexArray:
-    """complex64 [..., K]: carriers over the rms of those at about their distance; uses magnitudes only."""
+    """complex64 [..., K]: carriers over the rms of those at about their radius, clipped; uses magnitudes only."""
     ring = (pattern.radius / 2).astype(np.int64)
     member = (ring[:, None] == np.arange(ring.max() + 1)).astype(np.float32)
     mean = (np.abs(values) ** 2) @ (member / np.maximum(member.sum(0), 1))
-    return np.asarray(values / np.sqrt(mean[..., ring] + 1e-12), np.complex64)
+    white = values / np.sqrt(mean[..., ring] + 1e-20)
+    return np.asarray(white * np.minimum(1, _CLIP / np.maximum(np.abs(white), 1e-6)), np.complex64)
 
 
 def pilot_score(pattern: Pattern, white: ComplexArray) -> float:
@@ -142,16 +144,25 @@ def _best_shifts(pattern: Pattern, white: ComplexArray, poses: list[Pose], size:
     ]
 
 
+def _within(pattern: Pattern, radius: float) -> Pattern:
+    """The carriers nearer than a radius."""
+    low = pattern.radius < radius
+    return Pattern(
+        pattern.kx[low], pattern.ky[low], pattern.radius[low], pattern.phase[low], pattern.owner[low]
+    )
+
+
 def _coarse_poses(pattern: Pattern, band: FloatArray) -> list[Pose]:
     """The best shift of every size, turn and mirror, best first."""
     view = view_of(band, _COARSE)
-    low = pattern.radius < _COARSE_RADIUS
-    part = Pattern(
-        pattern.kx[low], pattern.ky[low], pattern.radius[low], pattern.phase[low], pattern.owner[low]
-    )
-    poses = [Pose(float(s), float(t), mirrored=m) for m in (False, True) for s in SCALES for t in TURNS_DEG]
-    tiles = np.stack([_tile_at(view, p) for p in poses])
-    found = _best_shifts(part, _carriers(part, tiles), poses, view.size)
+    part = _within(pattern, _STEPS[0][2])
+    poses = [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG]
+    spectra = np.fft.rfft2(np.stack([_tile_at(view, p) for p in poses]))
+    size = view.size
+    white = whitened(part, np.asarray(spectra[:, part.ky % size, part.kx], np.complex64))
+    flipped = whitened(part, np.asarray(np.conj(spectra[:, -part.ky % size, part.kx]), np.complex64))
+    mirrored = [replace(p, turn_deg=-p.turn_deg, mirrored=True) for p in poses]  # x -> -x, within a pixel
+    found = _best_shifts(part, white, poses, size) + _best_shifts(part, flipped, mirrored, size)
     return sorted(found, key=lambda p: -p.score)
 
 
@@ -159,28 +170,33 @@ def _at_best_shift(pattern: Pattern, view: View, pose: Pose) -> Pose:
     """The pose with its shift found anew, to a quarter of the view's pixel."""
     white = _carriers(pattern, _tile_at(view, pose))
     best = _best_shifts(pattern, white[None], [pose], view.size)[0]
+    pilot = pattern.pilot
+    values = np.conj(pattern.phase[pilot]) * white[pilot]
+    values /= math.sqrt(float((np.abs(values) ** 2).sum()) / 2 + 1e-12)
+    waves = 2j * np.pi / TILE * np.stack([pattern.kx[pilot], pattern.ky[pilot]])
     for step in (view.step / 2, view.step / 4):
-        x, y = best.shift_px
-        near = [(x + dx, y + dy) for dx in (-step, 0, step) for dy in (-step, 0, step)]
-        scored = [(pilot_score(pattern, shifted(pattern, white, shift)), shift) for shift in near]
-        score, shift = max(scored)
-        best = replace(best, shift_px=shift, score=score)
+        near = np.array(best.shift_px) + step * np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
+        scores = (np.exp(near @ waves) @ values).real
+        at = int(scores.argmax())
+        best = replace(best, shift_px=(float(near[at, 0]), float(near[at, 1])), score=float(scores[at]))
     return best
 
 
 def _improved(pattern: Pattern, view: View, pose: Pose) -> Pose:
-    """Pattern search over size and turn with halving steps."""
+    """Pattern search over size and turn with halving steps and ever more carriers."""
     best = pose
-    for scale_step, turn_step in _STEPS:
+    for scale_step, turn_step, radius in _STEPS:
+        part = _within(pattern, radius)
+        best = _at_best_shift(part, view, best)
         for growth, turn in ((scale_step, 0.0), (-scale_step, 0.0), (0.0, turn_step), (0.0, -turn_step)):
             moved = replace(best, scale=best.scale * (1 + growth), turn_deg=best.turn_deg + turn)
-            best = max(best, _at_best_shift(pattern, view, moved), key=lambda p: p.score)
+            best = max(best, _at_best_shift(part, view, moved), key=lambda p: p.score)
     return best
 
 
 def find_poses(pattern: Pattern, band: FloatArray) -> list[Pose]:
     """The few likeliest poses of the pilot in a normalised band [h, w], best first; bounded work."""
-    view = view_of(band, _FINE)
+    view, low = view_of(band, 1), _within(pattern, _STEPS[0][2])
     coarse = _coarse_poses(pattern, band)[:_KEPT]
-    first = sorted((_at_best_shift(pattern, view, p) for p in coarse), key=lambda p: -p.score)
+    first = sorted((_at_best_shift(low, view, p) for p in coarse), key=lambda p: -p.score)
     return sorted((_improved(pattern, view, p) for p in first[:_FINAL]), key=lambda p: -p.score)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from provenance import codec
 from provenance.errors import InputError, VerificationError
 from provenance.mark_pattern import (
+    TILE,
     ComplexArray,
     FloatArray,
     Pattern,
@@ -26,21 +27,27 @@ from provenance.mark_pattern import (
 )
 from provenance.mark_search import POSES_TRIED, Pose, View, carriers_at, find_poses, pilot_score, view_of
 from provenance.mark_signal import (
+    DRAWN,
     UInt8Array,
     hiding_room,
+    luma_of,
     normalised_band,
     resize,
     spread,
-    working_luma,
+    working_band,
+    working_size,
 )
+
+Search = Literal["fast", "full"]
 
 MIN_SIDE_PX = 128
 FALSE_ALARM = 1e-6
 TARGET_PSNR_DB = 42.2
-TARGET_SSIM = 0.9912
+TARGET_SSIM = 0.991
 _STRENGTHS = (1.0, 1.3, 1.7, 2.2)  # tried in turn until the picture reads back
 _CLEAN_ERRORS = 4  # hard bits that may differ in the picture as it leaves
-_PILOT_GAIN = 1.0
+_PILOT_LEVELS = (1.0, 3.0)  # long waves of the pilot, of the mean amplitude of a bit: least and most
+_PILOT_AIM = 15.0  # standard deviations of chance that they reach; the search needs about six
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +83,23 @@ def _check_picture(rgb: UInt8Array) -> None:
 
 
 def _soft_bits(pattern: Pattern, white: ComplexArray) -> FloatArray:
-    """float32 [128]: matched filter per bit; each distance weighs as much as the pilot survived there."""
-    agreement = (np.conj(pattern.phase) * white).real
-    ring = np.minimum((pattern.radius / 3).astype(np.int64), 8)
-    pilot = pattern.pilot
-    hits = np.bincount(ring[pilot], agreement[pilot], 9)
-    weight = (hits + 4.0) / (np.bincount(ring[pilot], minlength=9) + 8.0)
-    weight = np.maximum(weight, 0.1)[ring[~pilot]]
-    owner = pattern.owner[~pilot]
-    power = np.bincount(owner, (weight * np.abs(white[~pilot])) ** 2, codec.CODED_BITS) / 2
-    return np.asarray(
-        np.bincount(owner, weight * agreement[~pilot], codec.CODED_BITS) / np.sqrt(power.mean() + 1e-12),
-        np.float32,
-    )
+    """float32 [128]: matched filter per bit; carriers weigh as much as those of their radius agree with each
+    other.
+
+    The weights don't change when a bit's sign does, so an unmarked picture's bits stay uniform under the
+    keyed mask.
+    """
+    payload = ~pattern.pilot
+    owner, ring = pattern.owner[payload], (pattern.radius[payload] / 4).astype(np.int64)
+    agreement = (np.conj(pattern.phase[payload]) * white[payload]).real
+    weight = np.ones(len(owner))
+    for _ in range(2):
+        total = np.bincount(owner, weight * agreement, codec.CODED_BITS)[owner] - weight * agreement
+        kept = np.bincount(ring, agreement * np.sign(total)) / np.maximum(np.bincount(ring), 1)
+        weight = np.maximum(kept, 0.05)[ring]
+    power = np.bincount(owner, (weight * np.abs(white[payload])) ** 2, codec.CODED_BITS).mean() / 2
+    soft = np.bincount(owner, weight * agreement, codec.CODED_BITS) / math.sqrt(power + 1e-12)
+    return np.asarray(soft, np.float32)
 
 
 def _combined(p_pilot: float, p_code: float) -> float:
@@ -124,7 +135,7 @@ def _read_at(
     )
 
 
-def extract(rgb: UInt8Array, key: bytes, *, search: Literal["fast", "full"] = "full") -> MarkReading:
+def extract(rgb: UInt8Array, key: bytes, *, search: Search = "full") -> MarkReading:
     """Read the mark of uint8 [H, W, 3] RGB.
 
     "fast" looks where an uncropped copy of any size has it, straight and mirrored; "full" then searches crops
@@ -134,10 +145,14 @@ def extract(rgb: UInt8Array, key: bytes, *, search: Literal["fast", "full"] = "f
     _check_picture(rgb)
     codec.keyed_mask(key)
     pattern = pattern_for(key)
-    band = normalised_band(working_luma(rgb))
+    band = working_band(rgb)
     view = view_of(band, 1)
-    direct = [_read_at(pattern, key, view, Pose(mirrored=m), poses=2, tries=2) for m in (False, True)]
-    best = min(direct, key=lambda r: r.p_false)
+    best = _read_at(pattern, key, view, Pose(), poses=2, tries=2)
+    if best.asset_id is not None:
+        return best
+    best = min(
+        best, _read_at(pattern, key, view, Pose(mirrored=True), poses=2, tries=2), key=lambda r: r.p_false
+    )
     if best.asset_id is not None or search == "fast":
         return best
     poses = find_poses(pattern, band)
@@ -148,43 +163,45 @@ def extract(rgb: UInt8Array, key: bytes, *, search: Literal["fast", "full"] = "f
 # ---------------------------------------------------------------- embedding
 
 
-def _similarity(a: FloatArray, b: FloatArray) -> float:
-    """Mean SSIM of two luma planes (Wang 2004, Gaussian window 11, sigma 1.5)."""
+class _Budget:
+    """The quality targets for changes of one luma plane: SSIM (Wang 2004, window 11, sigma 1.5) in closed form."""
 
-    def mean(x: FloatArray) -> FloatArray:
-        return np.asarray(cv2.GaussianBlur(x, (11, 11), 1.5), np.float32)
+    def __init__(self, luma: FloatArray, size: tuple[int, int]) -> None:
+        self._size = (min(size[0], luma.shape[1]), min(size[1], luma.shape[0]))
+        self._luma = resize(luma, self._size)
+        self._mean = _window(self._luma)
+        self._variance = _window(self._luma**2) - self._mean**2
 
-    mean_a, mean_b = mean(a), mean(b)
-    var_a, var_b, cov = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2, mean(a * b) - mean_a * mean_b
-    top = (2 * mean_a * mean_b + 6.5025) * (2 * cov + 58.5225)
-    return float((top / ((mean_a**2 + mean_b**2 + 6.5025) * (var_a + var_b + 58.5225))).mean())
+    def factor(self, change: FloatArray) -> float:
+        """What to multiply a change by so that it just meets the targets."""
+        change = resize(change, self._size)
+        power = float((change**2).mean()) + 1e-9
+        mean = _window(change)
+        variance, cross = _window(change**2) - mean**2, _window(self._luma * change) - self._mean * mean
+        factor = 255.0 / 10 ** (TARGET_PSNR_DB / 20) / math.sqrt(power)
+        for _ in range(3):
+            seen, extra = self._mean + factor * mean, 2 * factor * cross + factor**2 * variance
+            top = (2 * self._mean * seen + 6.5025) * (2 * (self._variance + factor * cross) + 58.5225)
+            bottom = (self._mean**2 + seen**2 + 6.5025) * (2 * self._variance + extra + 58.5225)
+            factor *= min(1.0, math.sqrt((1 - TARGET_SSIM) / (1 - float((top / bottom).mean()) + 1e-9)))
+        return factor
 
 
-def _within_budget(luma: FloatArray, change: FloatArray, size: tuple[int, int]) -> float:
-    """The factor that brings a working-frame change to the quality targets at a picture's (width, height)."""
-    if size[0] < luma.shape[1]:
-        luma, change = resize(luma, size), resize(change, size)
-    mse = 255.0**2 / 10 ** (TARGET_PSNR_DB / 10)
-    factor = math.sqrt(mse / (float((change**2).mean()) + 1e-9))
-    for _ in range(2):
-        loss = 1 - _similarity(luma, luma + factor * change)
-        factor *= min(1.0, math.sqrt((1 - TARGET_SSIM) / (loss + 1e-9)))
-    return factor
+def _window(plane: FloatArray) -> FloatArray:
+    return np.asarray(cv2.GaussianBlur(plane, (11, 11), 1.5), np.float32)
 
 
 def _apply(rgb: UInt8Array, change: FloatArray) -> UInt8Array:
-    """The picture with a working-frame luma change added to its three channels, rounded and saturated."""
-    plane = resize(change, (rgb.shape[1], rgb.shape[0])) if change.shape != rgb.shape[:2] else change
+    """The picture with a luma change, drawn in the working frame, added to its three channels; saturates."""
+    plane = resize(change, (rgb.shape[1], rgb.shape[0]))
     return np.asarray(cv2.add(rgb, cv2.merge([plane, plane, plane]), dtype=cv2.CV_8U), np.uint8)
 
 
-def _agreements(pattern: Pattern, signs: FloatArray, band: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(mean whitened agreement per bit with its wanted sign [128], pilot's [1]) of a band at rest."""
-    white = carriers_at(pattern, view_of(band, 1), Pose())
+def _agreements(pattern: Pattern, signs: FloatArray, luma: FloatArray) -> FloatArray:
+    """float32 [130]: mean agreement of each group's carriers with their wanted signs."""
+    white = carriers_at(pattern, view_of(normalised_band(luma), 1), Pose())
     agreement = (np.conj(pattern.phase) * white).real * signs
-    owner = np.where(pattern.pilot, codec.CODED_BITS, pattern.owner)
-    means = np.bincount(owner, agreement) / np.bincount(owner)
-    return means[:-1].astype(np.float32), means[-1:].astype(np.float32)
+    return np.asarray(np.bincount(pattern.group, agreement) / np.bincount(pattern.group), np.float32)
 
 
 def _strengths(host: FloatArray, gain: float) -> FloatArray:
@@ -199,28 +216,33 @@ def _strengths(host: FloatArray, gain: float) -> FloatArray:
 
 
 def _change(pattern: Pattern, signs: FloatArray, level: FloatArray, room: FloatArray) -> FloatArray:
-    """The luma change of the working frame for amplitudes [129], the pilot's last."""
-    amplitude = level[np.where(pattern.pilot, codec.CODED_BITS, pattern.owner)] * pattern.radius**-0.5
-    tile = tile_from_coefficients(pattern, (pattern.phase * signs * amplitude).astype(np.complex64))
+    """The luma change for the groups' amplitudes [130] in the room [h, w] there is."""
+    values = (pattern.phase * signs * level[pattern.group]).astype(np.complex64)
+    tile = tile_from_coefficients(pattern, values, DRAWN * TILE)
     return spread(tile / (float(tile.std()) + 1e-9), *room.shape) * room
 
 
-def _informed_change(
-    pattern: Pattern, signs: FloatArray, luma: FloatArray, size: tuple[int, int]
-) -> FloatArray:
+def _informed_change(pattern: Pattern, signs: FloatArray, rgb: UInt8Array) -> FloatArray:
     """The change within the quality budget whose weakest bits are as strong as the budget allows."""
-    room = hiding_room(luma)
-    host, _ = _agreements(pattern, signs, normalised_band(luma))
-    level = np.ones(codec.CODED_BITS + 1, np.float32)
-    level[-1] = _PILOT_GAIN
+    height, width = rgb.shape[:2]
+    full = luma_of(rgb)
+    luma, drawn = (resize(full, working_size(width, height, times)) for times in (1, DRAWN))
+    room, budget = hiding_room(drawn), _Budget(drawn, (width, height))
+    host = _agreements(pattern, signs, luma)
+    bits, pilot = slice(0, codec.CODED_BITS), codec.CODED_BITS
+    level = np.ones(codec.CODED_BITS + 2, np.float32)
+    level[pilot] = 2.0
+    waves = int((pattern.group == pilot).sum())
     change = _change(pattern, signs, level, room)
-    factor = _within_budget(luma, change, size)
+    change *= budget.factor(change)
     for _ in range(2):
-        seen, _ = _agreements(pattern, signs, normalised_band(luma + factor * change))
-        gain = max(float((seen - host).mean() / level[:-1].mean()), 1e-3)
-        level[:-1] = _strengths(seen - gain * level[:-1], gain)
-        change = _change(pattern, signs, level, room)
-    return change * _within_budget(luma, change, size)
+        seen = _agreements(pattern, signs, luma + resize(change, luma.shape[::-1]))
+        gain = max(float((seen - host)[bits].mean() / level[bits].mean()), 1e-3)
+        level[bits] = _strengths(seen[bits] - gain * level[bits], gain)
+        score = max(float(seen[pilot]) * math.sqrt(2 * waves), 1.0)
+        level[pilot] = np.clip(level[pilot] * _PILOT_AIM / score, *_PILOT_LEVELS)
+        change = _change(pattern, signs, level, room) * float(np.sqrt((change**2).mean() / (room**2).mean()))
+    return change * budget.factor(change)
 
 
 def embed(rgb: UInt8Array, asset_id: bytes, key: bytes) -> UInt8Array:
@@ -234,10 +256,9 @@ def embed(rgb: UInt8Array, asset_id: bytes, key: bytes) -> UInt8Array:
     pattern = pattern_for(key)
     coded = 2.0 * bits.astype(np.float32) - 1
     signs = np.where(pattern.pilot, np.float32(1), coded[np.maximum(pattern.owner, 0)])
-    luma = working_luma(rgb)
-    change = _informed_change(pattern, signs, luma, (rgb.shape[1], rgb.shape[0]))
+    change = _informed_change(pattern, signs, rgb)
     for strength in _STRENGTHS:
-        marked = _apply(rgb, change * strength)
+        marked = _apply(rgb, change * np.float32(strength))
         reading = extract(marked, key, search="fast")
         clean = (
             reading.bit_accuracy is not None and reading.bit_accuracy >= 1 - _CLEAN_ERRORS / codec.CODED_BITS
