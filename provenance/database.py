@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from provenance.errors import FacsimileError, InputError, LedgerError, StoreError
 
@@ -379,10 +379,12 @@ def _state(error: DBAPIError) -> FacsimileError:
             "The database refused to change or drop a record.",
             "Run `facsimile audit verify`; records are only ever added.",
         )
-    primary = getattr(error.orig, "sqlite_errorcode", -1) & 0xFF
-    state = getattr(error.orig, "sqlstate", None)
-    unreachable = "store.unreachable" if error.connection_invalidated or str(state).startswith("08") else None
-    code = _SQLITE_CODES.get(primary) or _POSTGRESQL_CODES.get(str(state)) or unreachable
+    if isinstance(error.orig, sqlite3.Error):
+        code = _SQLITE_CODES.get(getattr(error.orig, "sqlite_errorcode", -1) & 0xFF)
+    else:
+        state = getattr(error.orig, "sqlstate", None)
+        lost = isinstance(error, OperationalError) and (state is None or state[:2] in ("08", "57"))
+        code = "store.unreachable" if lost else _POSTGRESQL_CODES.get(str(state))
     return _store_error(code or "store.failed", type(error.orig).__name__)
 
 
