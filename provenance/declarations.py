@@ -93,6 +93,6 @@ def is_declared(home: Home, declaration_id: str, content_sha256: str, conn: Conn
 
 
 def files_root(content_sha256s: Iterable[str]) -> str:
-    """Merkle root (RFC 6962) of sorted hex hashes, in hex."""
-    leaves = [merkle.hash_leaf(bytes.fromhex(each)) for each in sorted(content_sha256s)]
+    """Merkle root (RFC 6962) in hex; the leaves are the hashes as hex text, sorted."""
+    leaves = [merkle.hash_leaf(each.encode()) for each in sorted(map(str, content_sha256s))]
     return merkle.build_frontier(leaves).root.hex()

@@ -36,6 +36,7 @@ from provenance.errors import InputError, LedgerError, SignatureError
 from provenance.home import Home
 from provenance.ledger import ENTRY_SCHEMA, index_columns
 from provenance.merkle import Coordinate, Frontier
+from provenance.sealing import reference
 
 BATCH = 4096
 
@@ -87,11 +88,17 @@ class _Findings:
 
 def verify(home: Home, against: Sequence[str] = ()) -> FsckReport:
     """Check the ledger of a home; `against` are checkpoints (C2SP notes) that were seen earlier."""
-    return verify_database(home.database, home.ledger.signer.verifier, against)
+    verifier, template_key = home.ledger.signer.verifier, home.keys.template_key
+    return verify_database(home.database, verifier, against, template_key)
 
 
-def verify_database(database: Database, verifier: Verifier, against: Sequence[str] = ()) -> FsckReport:
-    """The same with nothing but the database and the ledger's public key."""
+def verify_database(
+    database: Database, verifier: Verifier, against: Sequence[str] = (), template_key: bytes | None = None
+) -> FsckReport:
+    """The same with nothing but the database and the ledger's public key.
+
+    Without the template key it stays unseen whether rows were exchanged between people.
+    """
     found = _Findings()
     earlier = [each for note in against if (each := _open(note, verifier, found, "an earlier")) is not None]
     with database.read() as conn:
@@ -107,8 +114,8 @@ def verify_database(database: Database, verifier: Verifier, against: Sequence[st
             _check_checkpoint(signed, roots, frontier.size, "root", found)
             if signed.size < frontier.size:
                 found.add("unsigned", signed.size, "entries follow that no checkpoint covers")
-        _check_grants(conn, found)
-        _check_subjects(conn, found)
+        _check_grants(conn, template_key, found)
+        _check_subjects(conn, template_key, found)
         _check_declarations(conn, found)
         _check_guards(conn, found)
     return FsckReport(frontier.size, frontier.root.hex(), note, tuple(found.problems), tuple(found.notes))
@@ -223,27 +230,52 @@ def _match(code: str, recorded: set[int], rows: set[int], found: _Findings) -> N
         found.add(code, index, "a row refers to an entry that does not record it")
 
 
-def _check_grants(conn: Connection, found: _Findings) -> None:
+def _check_grants(conn: Connection, key: bytes | None, found: _Findings) -> None:
     """No grant was altered, dropped or smuggled in, no revocation taken back."""
-    rows = conn.execute(sa.select(grants.c.jws, grants.c.issued_index)).all()
+    rows = conn.execute(sa.select(grants)).all()
     _match("grant", _indices(conn, "grant_issued"), {row.issued_index for row in rows}, found)
     for row in rows:
-        if _body(conn, row.issued_index).get("grant_sha256") != hashlib.sha256(row.jws.encode()).hexdigest():
+        body = _body(conn, row.issued_index)
+        if body.get("grant_sha256") != hashlib.sha256(_as_bytes(row.jws)).hexdigest():
             found.add("grant", row.issued_index, "the grant is not the one that was recorded")
-    revoked = set(conn.scalars(sa.select(revocations.c.leaf_index)))
-    _match("revocation", _indices(conn, "grant_revoked"), revoked, found)
+        named = {"grant_ref": row.id, "subject_ref": row.subject_id}
+        _check_references("grant", row.issued_index, named, body, key, found)
+    revoked = conn.execute(sa.select(revocations)).all()
+    _match("revocation", _indices(conn, "grant_revoked"), {row.leaf_index for row in revoked}, found)
+    for row in revoked:
+        body = _body(conn, row.leaf_index)
+        _check_references("revocation", row.leaf_index, {"grant_ref": row.grant_id}, body, key, found)
 
 
-def _check_subjects(conn: Connection, found: _Findings) -> None:
+def _check_subjects(conn: Connection, key: bytes | None, found: _Findings) -> None:
     """Who was enrolled is still there, and of who was erased nothing is left."""
     rows = conn.execute(sa.select(subjects)).all()
     _match("subject", _indices(conn, "subject_enrolled"), {row.enrolled_index for row in rows}, found)
     erased = [row for row in rows if row.erased_index is not None]
     _match("erasure", _indices(conn, "template_erased"), {row.erased_index for row in erased}, found)
     kept = set(conn.scalars(sa.select(templates.c.subject_id)))
+    for row in rows:
+        body = _body(conn, row.enrolled_index)
+        _check_references("subject", row.enrolled_index, {"subject_ref": row.id}, body, key, found)
     for row in erased:
+        body = _body(conn, row.erased_index)
+        _check_references("erasure", row.erased_index, {"subject_ref": row.id}, body, key, found)
         if row.wrapped_key is not None or row.profile is not None or row.id in kept:
             found.add("erasure", row.erased_index, "something of an erased subject is left")
+
+
+def _check_references(
+    code: str,
+    index: int,
+    named: Mapping[str, object],
+    body: Mapping[str, Any],
+    key: bytes | None,
+    found: _Findings,
+) -> None:
+    """The row is about whom the entry is about; only the home's key can tell."""
+    for name, identifier in named.items():
+        if key is not None and body.get(name) != reference(str(identifier), key):
+            found.add(code, index, "the row is about another than the entry")
 
 
 def _check_declarations(conn: Connection, found: _Findings) -> None:

@@ -45,6 +45,7 @@ def path(made_ledger: Path, tmp_path: Path) -> Path:
 def tamper(path: Path, *statements: str) -> None:
     """What someone with the file and any SQLite tool can do: take the triggers off, change, put them back."""
     conn = sqlite3.connect(path)
+    conn.execute("PRAGMA synchronous = OFF")
     triggers = conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     for name, _ in triggers:
         conn.execute(f"DROP TRIGGER {name}")
@@ -190,6 +191,7 @@ def test_a_removed_and_an_added_subtree_hash(path: Path) -> None:
 
 def test_a_removed_trigger(path: Path) -> None:
     conn = sqlite3.connect(path)
+    conn.execute("PRAGMA synchronous = OFF")
     conn.execute("DROP TRIGGER ledger_entries_no_delete")
     conn.close()
     assert found(path) == {("ledger.guard", None)}
