@@ -64,10 +64,14 @@ class IdentityNet(nn.Module):
         self.register_buffer("mean", torch.tensor(IDENTITY.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IDENTITY.std).reshape(1, 3, 1, 1), persistent=False)
 
-    def features(self, x: Tensor) -> Tensor:
-        """[N, 3, 112, 96] RGB in [0, 1] → last spatial map [N, 256, 7, 6]."""
-        y: Tensor = self.blocks(F.relu(self.stem((x - self.mean) / self.std)))
-        return y
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """[N, 3, 112, 96] RGB in [0, 1] → [N, 64, 28, 24], [N, 128, 14, 12], [N, 256, 7, 6]."""
+        y = F.relu(self.stem((x - self.mean) / self.std))
+        found = []
+        for block in self.blocks:
+            y = block(y)
+            found.append(y)
+        return found
 
     def head(self, features: Tensor) -> Tensor:
         """[N, 256, 7, 6] → [N, 512], not normalised."""
@@ -77,7 +81,7 @@ class IdentityNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, 112, 112] RGB in [0, 1], points on ARCFACE_112 → [N, 512] of unit length."""
-        return F.normalize(self.head(self.features(x[:, :, :, SIDE_PX:-SIDE_PX])))
+        return F.normalize(self.head(self.maps(x[:, :, :, SIDE_PX:-SIDE_PX])[-1]))
 
 
 def load_identity(device: str = "cpu") -> IdentityNet:

@@ -30,6 +30,7 @@ from fusion.identity import (
 )
 from fusion.train.identity import IdentityRecipe, Labelled, Student, fold, losses, measure, train_identity
 from fusion.train.identity_crops import POINT_COLUMNS, Blender, Portraits, centre_crop, read_portraits
+from fusion.train.identity_head import choose_readout, install, refresh_norms, solve_readout
 from fusion.train.identity_report import (
     binomial_interval,
     fit_threshold,
@@ -37,7 +38,7 @@ from fusion.train.identity_report import (
     roc_auc,
     verification_scores,
 )
-from fusion.train.identity_views import mild_view, strong_view
+from fusion.train.identity_views import expose, move, strong_view, worsen
 from fusion.train.teacher import MobileFaceNet, embed_teacher, load_teacher
 from fusion.weights import IDENTITY
 from provenance.errors import InputError, WeightsError
@@ -248,12 +249,37 @@ def test_a_blend_lies_between_its_parents() -> None:
 
 def test_views_are_worse_pictures_of_the_same_size() -> None:
     crop = noise(6, 136, 120)
-    for degrade in (mild_view, strong_view):
-        first = degrade(crop, np.random.default_rng(1))
-        np.testing.assert_array_equal(first, degrade(crop, np.random.default_rng(1)))
+    moved = move(crop, np.random.default_rng(0))
+    for view, original in ((strong_view, crop), (worsen, moved), (expose, moved)):
+        first = view(original, np.random.default_rng(1))
+        np.testing.assert_array_equal(first, view(original, np.random.default_rng(1)))
         assert first.shape == (112, 96, 3)
         assert first.dtype == np.uint8
         assert np.abs(first.astype(int) - centre_crop(crop[None])[0].astype(int)).mean() > 1
+
+
+def test_the_last_layer_is_solved_in_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((900, 512)).astype(np.float32)
+    wanted = features @ rng.standard_normal((512, 256)).astype(np.float32) + 5
+    readout = solve_readout(features, wanted, ridge=1e-6)
+    truth = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(readout.read(features), truth, atol=1e-3)
+    chosen = choose_readout(features, wanted, lambda r: rank_agreement(r.read(features[:50]), truth[:50]))
+    assert chosen.gain == 1.0
+    net = IdentityNet()
+    install(net, readout)
+    ours = torch.nn.functional.normalize(net.project(torch.from_numpy(features[:40]))).detach().numpy()
+    np.testing.assert_allclose(ours @ ours.T, truth[:40] @ truth[:40].T, atol=1e-3)
+
+
+def test_norms_are_measured_again_on_given_batches() -> None:
+    net = IdentityNet(norms=True)
+    batches = [torch.rand(4, 3, 112, 96) for _ in range(2)]
+    refresh_norms(net, batches)
+    stem = torch.cat([net.stem[0]((x - 0.5) / 0.5) for x in batches])
+    torch.testing.assert_close(net.stem[1].running_mean, stem.mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
+    assert not net.training
 
 
 @pytest.mark.parametrize("term", ["cosine", "relation", "bank", "hint"])
@@ -262,14 +288,17 @@ def test_every_loss_term_reaches_the_network(term: str) -> None:
     student = Student()
     unit = torch.nn.functional.normalize(torch.randn(12, 256))
     x = torch.rand(8, 3, 112, 96)
-    losses(student, x, unit[:8], torch.randn(8, 128, 7, 6), unit[4:])[term].backward()  # type: ignore[no-untyped-call]
+    maps = [torch.randn(4, 64, 28, 24), torch.randn(4, 128, 14, 12), torch.randn(4, 128, 7, 6)]
+    losses(student, x, unit[:8], maps, unit[4:])[term].backward()  # type: ignore[no-untyped-call]
     grown = torch.cat([p.grad.ravel() for p in student.net.parameters() if p.grad is not None])
     assert torch.isfinite(grown).all()
     assert grown.abs().sum() > 0
 
 
 def test_a_run_can_be_cut_and_resumed(folder: Path, tmp_path: Path) -> None:
-    recipe = IdentityRecipe(minutes=60, steps=2, batch=4, blends=8, shard=4, shard_every=1, check_every_s=0)
+    recipe = IdentityRecipe(
+        minutes=60, steps=2, batch=4, blends=8, shard=4, shard_every=1, check_every_s=0, readout_views=12
+    )
     train_identity(folder, tmp_path, folder / "teacher.safetensors", recipe)
     before = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     longer = replace(recipe, steps=4)
@@ -301,10 +330,9 @@ def test_a_teacher_must_fit_to_the_last_name(folder: Path, tmp_path: Path) -> No
 def test_the_mirror_image_swaps_the_halves_of_the_teachers_embedding(folder: Path) -> None:
     teacher = load_teacher(folder / "teacher.safetensors")
     crop = noise(7, 112, 96)
-    plain, maps = embed_teacher(teacher, crop[None])
-    mirrored, _ = embed_teacher(teacher, crop[None, :, ::-1])
+    plain = embed_teacher(teacher, crop[None])
+    mirrored = embed_teacher(teacher, crop[None, :, ::-1])
     np.testing.assert_allclose(mirrored[0], np.roll(plain[0], 128), atol=1e-5)
-    assert maps.shape == (1, 128, 7, 6)
 
 
 # --- what ships
@@ -326,7 +354,7 @@ def test_the_shipped_network_agrees_with_the_teacher_on_unseen_portraits() -> No
     portraits = read_portraits(SHARED / "data", "test")
     teacher = load_teacher(TEACHER_FILE)
     crops = portraits.crops[:64]
-    embeddings, maps = embed_teacher(teacher, centre_crop(crops))
-    numbers = measure(load_identity(), Labelled(crops, embeddings, maps.astype(np.float16)))
+    embeddings = embed_teacher(teacher, centre_crop(crops))
+    numbers = measure(load_identity(), Labelled(crops, embeddings))
     assert numbers["spearman"] > 0.8
     assert numbers["auc_strong"] > 0.99

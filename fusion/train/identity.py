@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fusion.identity import EMBEDDING_SIZE, WIDTHS, IdentityNet
 from fusion.train.identity_crops import Blender, Portraits, centre_crop, read_portraits
+from fusion.train.identity_head import Readout, choose_readout, install, read_features, refresh_norms
 from fusion.train.identity_report import quantile_threshold, rank_agreement, roc_auc, verification_scores
-from fusion.train.identity_views import mild_view, strong_view
-from fusion.train.teacher import MobileFaceNet, embed_teacher, load_teacher
+from fusion.train.identity_views import expose, move, strong_view, worsen
+from fusion.train.teacher import MobileFaceNet, embed_teacher, load_teacher, teacher_input
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -38,10 +39,13 @@ TEACHER_SIZE = 256
 class IdentityRecipe:
     """Settings of one run.
 
+    readout_views  views on which the last layer is solved in the end
     minutes        length of the whole run, slices before a resume included; the learning rate ends there
     steps          if not 0, the run also ends after so many steps
     blends         people made out of two portraits, in shards of `shard`
     real_share     part of every batch that are untouched portraits
+    mild_share     part of the views that are only moved, at the beginning and from the middle of the run on
+    hint_share     part of every batch whose maps are compared with the teacher's, until 70 % of the run
     """
 
     minutes: float = 80.0
@@ -54,44 +58,46 @@ class IdentityRecipe:
     shard: int = 512
     shard_every: int = 40
     real_share: float = 0.4
-    mild_share: float = 0.3
+    mild_share: tuple[float, float] = (0.8, 0.3)
+    hint_share: float = 0.5
     relation_weight: float = 10.0
     hint_weight: float = 0.5
     ema: float = 0.998
     check_every_s: float = 180.0
+    readout_views: int = 6_000
     seed: int = 7
 
 
 @dataclass(eq=False)
 class Labelled:
-    """Crops [N, 136, 120, 3] with the teacher's clean embedding [N, 256] and map [N, 128, 7, 6] (float16)."""
+    """Crops uint8 [N, 136, 120, 3] RGB with the teacher's embeddings of them [N, 256]."""
 
     crops: UInt8Array
     embeddings: FloatArray
-    maps: npt.NDArray[np.float16]
 
 
 class Student(nn.Module):
-    """The network with what only training needs: a reading of the teacher's embedding and one of its map."""
+    """The network with what only training needs: readings of the teacher's embedding and of its maps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = IdentityNet(norms=True)
         self.reader = nn.Linear(EMBEDDING_SIZE, TEACHER_SIZE)
-        self.hint = nn.Conv2d(WIDTHS[-1], 128, 1)
+        self.hints = nn.ModuleList(
+            nn.Conv2d(i, o, 1) for i, o in zip(WIDTHS[1:], (64, 128, 128), strict=True)
+        )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, 3, 112, 96] in [0, 1] → unit embedding [N, 512], unit reading [N, 256], map [N, 128, 7, 6]."""
-        features = self.net.features(x)
-        raw = self.net.head(features)
-        return F.normalize(raw), F.normalize(self.reader(raw)), self.hint(features)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """[N, 3, 112, 96] in [0, 1] → unit embedding [N, 512], unit reading [N, 256], maps at 28, 14 and 7 rows."""
+        maps = self.net.maps(x)
+        raw = self.net.head(maps[-1])
+        return F.normalize(raw), F.normalize(self.reader(raw)), maps
 
 
 def label_crops(teacher: MobileFaceNet, crops: UInt8Array) -> Labelled:
     """Ask the teacher, 32 crops at a time."""
     parts = [embed_teacher(teacher, centre_crop(crops[at : at + 32])) for at in range(0, len(crops), 32)]
-    embeddings, maps = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Labelled(crops, embeddings, maps.astype(np.float16))
+    return Labelled(crops, np.concatenate(parts))
 
 
 def stored(path: Path, make: Callable[[], Labelled]) -> Labelled:
@@ -99,10 +105,10 @@ def stored(path: Path, make: Callable[[], Labelled]) -> Labelled:
     if not path.exists():
         labelled = make()
         part = path.with_name(f".{path.stem}.part.npz")
-        np.savez(part, crops=labelled.crops, embeddings=labelled.embeddings, maps=labelled.maps)
+        np.savez(part, crops=labelled.crops, embeddings=labelled.embeddings)
         part.replace(path)
     with np.load(path, allow_pickle=False) as archive:
-        return Labelled(archive["crops"], archive["embeddings"], archive["maps"])
+        return Labelled(archive["crops"], archive["embeddings"])
 
 
 def blend_shard(
@@ -141,22 +147,20 @@ class Material:
         """Whether the next shard lies on disk already."""
         return (self.folder / f"blends_{len(self.shards) - 1:03d}.npz").exists()
 
-    def draw(self, rng: np.random.Generator) -> tuple[UInt8Array, FloatArray, FloatArray]:
-        """A view [112, 96, 3], the teacher's embedding [256] and map [128, 7, 6] of the clean crop."""
+    def draw(self, rng: np.random.Generator, mild_share: float) -> tuple[UInt8Array, UInt8Array, FloatArray]:
+        """A view and the same view undamaged, both [112, 96, 3], and the teacher's embedding [256] of the crop."""
         if len(self.shards) == 1 or rng.random() < self.recipe.real_share:
             shard = self.shards[0]
             at = int(rng.choice(len(shard.crops), p=self.portrait_odds))
         else:
             shard = self.shards[int(rng.integers(1, len(self.shards)))]
             at = int(rng.integers(len(shard.crops)))
-        degrade = mild_view if rng.random() < self.recipe.mild_share else strong_view
-        view, embedding, teacher_map = degrade(shard.crops[at], rng), shard.embeddings[at], shard.maps[at]
+        moved, embedding = move(shard.crops[at], rng), shard.embeddings[at]
+        view = expose(moved, rng) if rng.random() < mild_share else worsen(moved, rng)
         if rng.random() < 0.5:  # the mirror image swaps the halves of the teacher's embedding
             half = TEACHER_SIZE // 2
-            view = view[:, ::-1]
-            embedding = np.concatenate([embedding[half:], embedding[:half]])
-            teacher_map = teacher_map[:, :, ::-1]
-        return view, embedding, teacher_map.astype(np.float32)
+            return view[:, ::-1], moved[:, ::-1], np.concatenate([embedding[half:], embedding[:half]])
+        return view, moved, embedding
 
 
 def to_input(views: UInt8Array) -> Tensor:
@@ -166,20 +170,25 @@ def to_input(views: UInt8Array) -> Tensor:
 
 
 def losses(
-    student: Student, x: Tensor, wanted: Tensor, wanted_map: Tensor, bank: Tensor
+    student: Student, x: Tensor, wanted: Tensor, wanted_maps: Sequence[Tensor], bank: Tensor
 ) -> dict[str, Tensor]:
-    """The four terms, each a mean over its own entries; wanted [N, 256] unit, bank [M, 256] unit."""
-    embedding, reading, hint = student(x)
+    """The four terms, each a mean over its own entries.
+
+    x [N, 3, 112, 96]; wanted [N, 256] and bank [M, 256] unit; maps of the teacher for the first views of x, none
+    of them to leave the hint out.
+    """
+    embedding, reading, maps = student(x)
     off = ~torch.eye(len(x), dtype=torch.bool)
-    relation = F.mse_loss((embedding @ embedding.T)[off], (wanted @ wanted.T)[off])
-    towards_bank = F.mse_loss(reading @ bank.T, wanted @ bank.T)
-    scale = wanted_map.std(dim=(0, 2, 3), keepdim=True) + 1e-4
-    return {
+    terms = {
         "cosine": (1 - (reading * wanted).sum(1)).mean(),
-        "relation": relation,
-        "bank": towards_bank,
-        "hint": F.mse_loss(hint / scale, wanted_map / scale),
+        "relation": F.mse_loss((embedding @ embedding.T)[off], (wanted @ wanted.T)[off]),
+        "bank": F.mse_loss(reading @ bank.T, wanted @ bank.T),
     }
+    hints = []
+    for layer, ours, theirs in zip(student.hints, maps, wanted_maps, strict=False):
+        scale = theirs.std(dim=(0, 2, 3), keepdim=True) + 1e-4
+        hints.append(F.mse_loss(layer(ours[: len(theirs)]) / scale, theirs / scale))
+    return terms | ({"hint": torch.stack(hints).mean()} if hints else {})
 
 
 def share_done(recipe: IdentityRecipe, spent_s: float, step: int) -> float:
@@ -222,7 +231,7 @@ def fold(net: IdentityNet) -> IdentityNet:
 def embed_views(net: IdentityNet, views: UInt8Array) -> FloatArray:
     """uint8 [N, 112, 96, 3] → float32 [N, 512] unit, with a network in evaluation mode."""
     parts = [
-        F.normalize(net.head(net.features(to_input(views[at : at + 32])))) for at in range(0, len(views), 32)
+        F.normalize(net.head(net.maps(to_input(views[at : at + 32]))[-1])) for at in range(0, len(views), 32)
     ]
     return torch.cat(parts).numpy()
 
@@ -293,16 +302,21 @@ def train_identity(
             material.grow()
         for group in optimiser.param_groups:
             group["lr"] = rate_at(recipe, done, step)
-        views, wanted, maps = (
-            np.stack(c) for c in zip(*(material.draw(rng) for _ in range(recipe.batch)), strict=True)
+        first, last_share = recipe.mild_share
+        mild = last_share + (first - last_share) * max(0.0, 1 - 2 * done)
+        views, moved, wanted = (
+            np.stack(c) for c in zip(*(material.draw(rng, mild) for _ in range(recipe.batch)), strict=True)
         )
         some = material.shards[int(rng.integers(len(material.shards)))].embeddings
         bank = torch.from_numpy(some[rng.integers(len(some), size=256)])
         student.train()
-        terms = losses(student, to_input(views), torch.from_numpy(wanted), torch.from_numpy(maps), bank)
         hint_weight = recipe.hint_weight * max(0.0, 1 - done / 0.7)
+        hinted = round(recipe.batch * recipe.hint_share) if hint_weight else 0
+        with torch.no_grad():
+            maps = teacher.maps(teacher_input(moved[:hinted])) if hinted else ()
+        terms = losses(student, to_input(views), torch.from_numpy(wanted), maps, bank)
         relations = recipe.relation_weight * (terms["relation"] + terms["bank"])
-        loss = terms["cosine"] + relations + hint_weight * terms["hint"]
+        loss = terms["cosine"] + relations + hint_weight * terms.get("hint", torch.zeros(()))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
@@ -325,7 +339,27 @@ def train_identity(
             save(checkpoint, student, average, optimiser, step=step, spent_s=spent)
             last, sums, counted = time.monotonic(), {}, 0
     save(checkpoint, student, average, optimiser, step=step, spent_s=spent_s + time.monotonic() - begun)
+    finish(average.net, material, val)
     return fold(average.net)
+
+
+def finish(net: IdentityNet, material: Material, val: Labelled) -> None:
+    """Measure the norms again and solve the last layer on fresh views; ridge and gain by the people of `val`."""
+    recipe = material.recipe
+    rng = np.random.default_rng([recipe.seed, 2])
+    views, _, wanted = (
+        np.stack(c) for c in zip(*(material.draw(rng, 0.6) for _ in range(recipe.readout_views)), strict=True)
+    )
+    batches = [to_input(views[at : at + 32]) for at in range(0, len(views), 32)]
+    refresh_norms(net, batches[:32])
+    looks = [centre_crop(val.crops), *two_views(val.crops, seed=1)]
+    clean, first, second = (read_features(net, [to_input(look)]) for look in looks)
+
+    def score(readout: Readout) -> float:
+        genuine = verification_scores(readout.read(first), readout.read(second))
+        return rank_agreement(readout.read(clean), val.embeddings) + roc_auc(*genuine)
+
+    install(net, choose_readout(read_features(net, batches), wanted, score))
 
 
 def save(

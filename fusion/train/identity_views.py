@@ -86,14 +86,17 @@ def occlude(x: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     )
 
 
-def strong_view(crop: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """uint8 [136, 120, 3] RGB → uint8 [112, 96, 3] RGB, another and worse picture of the same portrait."""
-    x = light(move(crop, rng).astype(np.float32), rng)
-    worse = soften(x, rng).astype(np.uint8)
+def worsen(x: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    """Another light, a worse camera, a codec, something in front; shape kept."""
+    worse = np.asarray(soften(light(x.astype(np.float32), rng), rng), np.uint8)
     return occlude(compress(worse, rng), rng)
 
 
-def mild_view(crop: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """Same shapes as `strong_view`: only inexact framing and a little exposure."""
-    x = move(crop, rng).astype(np.float32) * float(np.exp(rng.normal(0, 0.1)))
-    return np.asarray(np.clip(x, 0, 255), np.uint8)
+def expose(x: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    """Only a little more or less light; shape kept."""
+    return np.asarray(np.clip(x * float(np.exp(rng.normal(0, 0.1))), 0, 255), np.uint8)
+
+
+def strong_view(crop: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    """uint8 [136, 120, 3] RGB → uint8 [112, 96, 3] RGB, another and worse picture of the same portrait."""
+    return worsen(move(crop, rng), rng)

@@ -97,10 +97,11 @@ class MobileFaceNet(nn.Module):
         self.linear7 = ConvBlock(512, 512, (7, 6), depthwise=True, linear=True)
         self.linear1 = ConvBlock(512, 128, (1, 1), linear=True)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Last spatial map, [N, 128, 7, 6]."""
-        y: Tensor = self.blocks(self.dw_conv1(self.conv1(x)))
-        return y
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Last map of each resolution: [N, 64, 28, 24], [N, 128, 14, 12], [N, 128, 7, 6]."""
+        fine = self.blocks[:5](self.dw_conv1(self.conv1(x)))
+        middle = self.blocks[5:12](fine)
+        return fine, middle, self.blocks[12:](middle)
 
     def head(self, features: Tensor) -> Tensor:
         """[N, 128, 7, 6] → [N, 128]."""
@@ -108,7 +109,7 @@ class MobileFaceNet(nn.Module):
         return y.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        return self.head(self.maps(x)[-1])
 
 
 def load_teacher(path: Path) -> MobileFaceNet:
@@ -136,13 +137,12 @@ def teacher_input(crops: UInt8Array) -> Tensor:
 
 
 @torch.inference_mode()
-def embed_teacher(net: MobileFaceNet, crops: UInt8Array) -> tuple[FloatArray, FloatArray]:
-    """Flip-averaged embeddings and the spatial map of the unflipped pass.
+def embed_teacher(net: MobileFaceNet, crops: UInt8Array) -> FloatArray:
+    """Flip-averaged embeddings.
 
     crops uint8 [N, 112, 96, 3] RGB, five points on TEACHER_POINTS_112X96 → float32 [N, 256] of unit length
-    (of the picture, then of its mirror image), float32 [N, 128, 7, 6].
+    (of the picture, then of its mirror image).
     """
     x = teacher_input(crops)
-    features = net.features(x)
-    both = torch.cat([net.head(features), net(x.flip(3))], dim=1)
-    return F.normalize(both).numpy(), features.numpy()
+    embeddings: FloatArray = F.normalize(torch.cat([net(x), net(x.flip(3))], dim=1)).numpy()
+    return embeddings
