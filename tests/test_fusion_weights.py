@@ -105,7 +105,6 @@ def test_unknown_name_lists_the_known() -> None:
 def test_every_shipped_row_has_its_file_and_its_card(spec: WeightSpec) -> None:
     assert file_sha256(weights_path(spec)) == spec.sha256
     card = (WEIGHTS_FOLDER / spec.card).read_text(encoding="utf-8")
-    assert spec.sha256 in card
     assert "licence" in card.lower()
     assert sum(t.numel() for t in load_tensors(spec).values()) > 0
 
