@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from fusion import mesh
+from fusion.blend import blur, masked_blur
 from fusion.face import FloatArray
 
 _SHIFT: Final = 4  # fixed-point bits of cv2.fillPoly
@@ -46,18 +47,88 @@ def widen(mask: FloatArray, radius_px: float) -> FloatArray:
 
 
 def feature_mask(points: FloatArray, size: tuple[int, int], width: float) -> FloatArray:
-    """Eyes, brows, lips and nostrils: places where colour says nothing about occlusion. `width`: face_width."""
+    """Eyes, brows, lips and nostrils: colour says nothing about occlusion here. `width`: mesh.face_width."""
     mask = np.zeros(size, np.float32)
-    for contour in (
-        mesh.LEFT_EYE,
-        mesh.RIGHT_EYE,
-        mesh.OUTER_LIPS,
-        mesh.LEFT_BROW,
-        mesh.RIGHT_BROW,
-        NOSTRILS,
-    ):
+    for contour in (*EYES, mesh.LEFT_BROW, mesh.RIGHT_BROW, mesh.OUTER_LIPS, NOSTRILS):
         mask = np.maximum(mask, fill_contour(points, contour, size))
     return widen(mask, 0.025 * width)
 
 
+def lips_mask(points: FloatArray, size: tuple[int, int], width: float) -> FloatArray:
+    """Both lips without the mouth's interior, soft at the rim."""
+    lips = fill_contour(points, mesh.OUTER_LIPS, size) - fill_contour(points, mesh.INNER_LIPS, size)
+    return blur(np.maximum(lips, 0), 0.008 * width)
+
+
+def cheek_mask(points: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Places that are bare skin on nearly every face: both cheeks and the ridge of the nose."""
+    mask = np.zeros(size, np.float32)
+    for contour in BARE:
+        mask = np.maximum(mask, fill_contour(points, contour, size))
+    return mask
+
+
+def skin_likelihood(rgb: FloatArray, points: FloatArray, hull: FloatArray, width: float) -> FloatArray:
+    """How much each pixel looks like this face's own skin, float32 [H, W] in [0, 1], 0 outside the hull.
+
+    rgb float32 [H, W, 3] in [0, 1]. CIE Lab distance to the skin expected there: first the cheeks' median, then
+    the mean of the skin around, so that light may differ across the face. Hair, glasses and beard come out low.
+    """
+    lab = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab), np.float32)
+    size = (rgb.shape[0], rgb.shape[1])
+    known = cheek_mask(points, size) * hull > 0.5
+    if not known.any():
+        return hull.copy()
+    middle = np.median(lab[known], axis=0)
+    spread = np.maximum(1.5 * np.median(np.abs(lab[known] - middle), axis=0), SKIN_SPREAD)
+    expected: FloatArray = np.broadcast_to(middle, lab.shape).astype(np.float32)
+    features = feature_mask(points, size, width)
+    looseness = 2.0
+    for _ in range(3):
+        distance = (((lab - expected) / (looseness * spread)) ** 2).sum(-1)
+        likely = np.exp(-0.5 * distance).astype(np.float32) * hull * (1 - features)
+        expected = masked_blur(lab, likely + 1e-4 * known, 0.14 * width)
+        looseness = 1.5
+    distance = np.sqrt((((lab - expected) / spread) ** 2).sum(-1))
+    return np.asarray(smooth_step((4.5 - distance) / 2.0) * hull, np.float32)
+
+
+def occluder_mask(skin: FloatArray, points: FloatArray, hull: FloatArray, width: float) -> FloatArray:
+    """What lies on the face from outside (hair, a hand, the rim of a hat): not skin, and joined to the outline.
+
+    Brows, eyes, lips and the beard's place are never counted. float32 [H, W] in [0, 1].
+    """
+    size = (hull.shape[0], hull.shape[1])
+    spared = feature_mask(points, size, width)
+    for contour in (BEARD, *SOCKETS):
+        spared = np.maximum(spared, fill_contour(points, contour, size))
+    suspect = np.where(spared > 0.5, 0, (1 - skin) * hull).astype(np.float32)
+    seed = (hull > 0.5) & (feather_inside(hull, 0.05 * width) < 0.9)
+    count, labels = cv2.connectedComponents(((suspect > 0.5) & (hull > 0.5)).astype(np.uint8))
+    joined = np.zeros(count, bool)
+    joined[np.unique(labels[seed])] = True
+    joined[0] = False
+    found = joined[labels].astype(np.float32) * suspect
+    soft = blur(widen(found, 0.012 * width), 0.01 * width)
+    return np.asarray(np.minimum(soft * np.float32(1.2), 1), np.float32)
+
+
+EYES: Final = (mesh.LEFT_EYE, mesh.RIGHT_EYE)
 NOSTRILS: Final[tuple[int, ...]] = (98, 97, 2, 326, 327, 358, 279, 1, 49, 129)
+BARE: Final[tuple[tuple[int, ...], ...]] = (
+    (117, 118, 101, 36, 205, 187, 123),
+    (346, 347, 330, 266, 425, 411, 352),
+    (6, 197, 195, 5, 275, 45),
+)
+# Brow to cheekbone: shadow and make-up here are the face's own.
+SOCKETS: Final[tuple[tuple[int, ...], ...]] = (
+    (70, 63, 105, 66, 107, 193, 244, 232, 231, 230, 229, 228, 31, 226),
+    (336, 296, 334, 293, 300, 446, 261, 448, 449, 450, 451, 452, 464, 417),
+)
+# Where a beard grows: below the nose and along the jaw, up to the corners of the mouth's height.
+BEARD: Final[tuple[int, ...]] = (
+    *(2, 326, 436, 432, 434, 435, 288, 397, 365, 379, 378, 400, 377, 152),
+    *(148, 176, 149, 150, 136, 172, 58, 215, 214, 212, 216, 97),
+)
+# Least spread of a face's skin in L, a, b: smaller measured spreads are noise of a smooth picture.
+SKIN_SPREAD: Final[FloatArray] = np.array([6.0, 2.5, 3.0], np.float32)

@@ -28,13 +28,15 @@ FIT_ROUNDS: Final = 6
 class ShapeModel:
     """Mean head and two bases of standard-normal coefficients; unit: mean distance between the eyes' centres.
 
-    mean [468, 3], identity [Ki, 468, 3], expression [Ke, 468, 3] float64; triangles int32 [898, 3]
+    mean [468, 3], identity [Ki, 468, 3], expression [Ke, 468, 3] float64; triangles int32 [898, 3]; mirror
+    int32 [468], the same place on the other half
     """
 
     mean: Float64Array
     identity: Float64Array
     expression: Float64Array
     triangles: IntArray
+    mirror: IntArray
 
     @cached_property
     def basis(self) -> Float64Array:
@@ -66,7 +68,8 @@ def load_shape_model() -> ShapeModel:
     """The shipped head, verified and read once a process."""
     tensors = {name: tensor.numpy() for name, tensor in load_tensors(FACE_SHAPE).items()}
     mean, identity, expression = (tensors[k].astype(np.float64) for k in ("mean", "identity", "expression"))
-    return ShapeModel(mean, identity, expression, tensors["triangles"].astype(np.int32))
+    triangles, mirror = (tensors[k].astype(np.int32) for k in ("triangles", "mirror"))
+    return ShapeModel(mean, identity, expression, triangles, mirror)
 
 
 def fit_head(landmarks_px: FloatArray, model: ShapeModel) -> HeadFit:
@@ -164,6 +167,22 @@ def mesh_depth(fit: HeadFit, model: ShapeModel) -> FloatArray:
     """Nearness [468] of the mesh points to the viewer, in model units."""
     shape = model.mean + np.tensordot(fit.identity, model.identity, 1)
     return np.asarray(shape @ fit.rotation[2], np.float32)
+
+
+def mesh_facing(fit: HeadFit, model: ShapeModel) -> FloatArray:
+    """Cosine [468] between the skin's normal and the direction to the viewer; below 0: turned away."""
+    shape = model.mean + np.tensordot(fit.identity, model.identity, 1)
+    seen = (shape @ fit.rotation.T) * [
+        1,
+        -1,
+        -1,
+    ]  # y down, z away: the triangles' order makes normals face away
+    a, b, c = (seen[model.triangles[:, i]] for i in range(3))
+    normals = np.cross(b - a, c - a)  # [T, 3], length twice the area
+    sums = np.zeros_like(seen)
+    for i in range(3):
+        np.add.at(sums, model.triangles[:, i], normals)
+    return np.asarray(sums[:, 2] / np.maximum(np.linalg.norm(sums, axis=1), 1e-9), np.float32)
 
 
 def head_angles_degrees(fit: HeadFit) -> tuple[float, float, float]:

@@ -60,13 +60,8 @@ class Perception:
 
 def load_perception(device: str = "cpu") -> Perception:
     """The three networks that ship, on one device; WeightsError when a file is missing or altered."""
-    from importlib import import_module
+    from fusion import detect, identity, landmark, weights
 
-    from fusion import weights
-
-    detect, landmark, identity = (
-        import_module(f"fusion.{part}") for part in ("detect", "landmark", "identity")
-    )
     detector = detect.load_detector(device)
     landmarker = landmark.load_landmarker(device)
     recogniser = identity.load_identity(device)

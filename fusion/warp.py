@@ -6,6 +6,8 @@ that shape, the source is lit like the target and blended in where it is skin, b
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from dataclasses import dataclass, field
 
 import cv2
@@ -14,7 +16,7 @@ import numpy.typing as npt
 
 from fusion import blend, mask, mesh
 from fusion.face import FloatArray, UInt8Array
-from fusion.pose import ShapeModel, blend_identity, fit_head, load_shape_model, mesh_depth
+from fusion.pose import ShapeModel, blend_identity, fit_head, load_shape_model, mesh_depth, mesh_facing
 from provenance.errors import FaceError
 
 IntArray = npt.NDArray[np.int32]
@@ -31,6 +33,9 @@ class WarpOptions:
     bands           octaves of the blend
     keep_mouth      mouth interior of the target
     keep_eyes       eyeballs of the target, with the source's iris colour
+    mirror          what the source's picture shows edge-on comes from the other half of the face
+    lips_match      0 lips keep the source's colour against its skin, 1 take the target's
+    iris_match      0 irises keep the target's colour, 1 take the source's
     ring            how far around the outline the picture may bend to meet it (1 = not at all)
     min_face_px     smaller faces are refused
     grid_px         longest side of the grid on which the geometry is computed
@@ -43,6 +48,9 @@ class WarpOptions:
     bands: int = 6
     keep_mouth: bool = True
     keep_eyes: bool = True
+    mirror: bool = True
+    lips_match: float = 0.6
+    iris_match: float = 0.8
     ring: float = 1.25
     min_face_px: float = 24.0
     grid_px: int = 288
@@ -71,6 +79,8 @@ class Geometry:
     points        float32 [504, 2], new mesh and ring in grid pixels
     from_target   float32 [h, w, 2], picture coordinates (x, y) in the target's picture
     from_source   the same in the source's picture
+    from_mirror   the same place on the other half of the source's face
+    turned_away   float32 [h, w], share of that mirrored half: 1 where the source's picture does not show the place
     hull          float32 [h, w], inside of the new outline
     """
 
@@ -79,7 +89,19 @@ class Geometry:
     points: FloatArray
     from_target: FloatArray
     from_source: FloatArray
+    from_mirror: FloatArray
+    turned_away: FloatArray
     hull: FloatArray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the grid."""
+        return self.hull.shape[0], self.hull.shape[1]
+
+    @property
+    def width(self) -> float:
+        """mesh.face_width of the new shape in grid pixels."""
+        return mesh.face_width(self.points[: mesh.NUM_MESH])
 
 
 def warp_face(
@@ -100,8 +122,22 @@ def warp_face(
     shape = shape or load_shape_model()
     _check_face(target_rgb, target_landmarks, "target", options)
     _check_face(source_rgb, source_landmarks, "source", options)
+    clock = [time.perf_counter()]
     geometry = plan_geometry(target_rgb.shape[:2], target_landmarks, source_landmarks, options, shape)
-    return _compose(target_rgb, source_rgb, target_landmarks, geometry, options)
+    clock.append(time.perf_counter())
+    under_rgb = target_rgb
+    if options.keep_eyes and options.iris_match > 0:
+        under_rgb = blend.match_iris_colour(
+            target_rgb, target_landmarks, source_rgb, source_landmarks, options.iris_match
+        )
+    over = _sample_source(source_rgb, geometry, geometry.size)
+    under = _sample(under_rgb, geometry.from_target, geometry.size)
+    share, light = plan_look(over, under, geometry, options)
+    clock.append(time.perf_counter())
+    result = _render(target_rgb, under_rgb, source_rgb, geometry, share, light, options.bands)
+    clock.append(time.perf_counter())
+    spent = {name: 1e3 * (clock[i + 1] - clock[i]) for i, name in enumerate(("geometry", "look", "render"))}
+    return dataclasses.replace(result, timings_ms=spent)
 
 
 def _check_face(rgb: UInt8Array, landmarks: FloatArray, role: str, options: WarpOptions) -> None:
@@ -141,14 +177,28 @@ def plan_geometry(
     triangles = mesh.triangles_with_ring(shape.triangles)
     depth = np.concatenate([mesh_depth(target_fit, shape), np.full(len(ring), -9, np.float32)])
     raster = mesh.rasterise(in_grid, triangles, grid, depth)
-    both = np.concatenate(
-        [np.concatenate([target_mesh, ring]), np.concatenate([source_mesh, source_ring])], 1
+    away = _turned_away(mesh_facing(source_fit, shape), shape) if options.mirror else np.zeros(mesh.NUM_MESH)
+    values = np.concatenate(
+        [
+            np.concatenate([target_mesh, ring]),
+            np.concatenate([source_mesh, source_ring]),
+            np.concatenate([source_mesh[shape.mirror], source_ring[::-1]]),
+            np.concatenate([away, np.zeros(len(ring))])[:, None],
+        ],
+        axis=1,
     )
-    maps = mesh.interpolate(raster, triangles, both.astype(np.float32))
+    maps = mesh.interpolate(raster, triangles, values.astype(np.float32))
     straight = _straight_map(grid, roi, scale)
     from_target = np.where(raster.covered[..., None], maps[..., :2], straight)
     hull = mask.fill_contour(in_grid, mesh.OVAL, grid)
-    return Geometry(roi, scale, in_grid, from_target, _extend(maps[..., 2:], raster), hull)
+    from_source, from_mirror = _extend(maps[..., 2:4], raster), _extend(maps[..., 4:6], raster)
+    return Geometry(roi, scale, in_grid, from_target, from_source, from_mirror, maps[..., 6], hull)
+
+
+def _turned_away(facing: FloatArray, shape: ShapeModel) -> FloatArray:
+    """How far the mirrored point [468] serves better: this one is seen edge-on, the other is not."""
+    edge_on = mask.smooth_step((0.5 - facing) / np.float32(0.3))
+    return edge_on * mask.smooth_step((facing[shape.mirror] - facing) / np.float32(0.3))
 
 
 def _region(points: FloatArray, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -173,73 +223,73 @@ def _extend(coordinates: FloatArray, raster: mesh.Raster) -> FloatArray:
     return np.asarray(lookup[labels], np.float32)
 
 
-def _compose(
+def _render(
     target_rgb: UInt8Array,
+    under_rgb: UInt8Array,
     source_rgb: UInt8Array,
-    target_landmarks: FloatArray,
     geometry: Geometry,
-    options: WarpOptions,
+    share: FloatArray,
+    light: blend.Light,
+    bands: int,
 ) -> WarpResult:
-    """Masks and light on the grid, then the two pictures at full resolution."""
-    width = mesh.face_width(geometry.points[: mesh.NUM_MESH])
-    size = geometry.hull.shape
-    under, over = (
-        _sample(target_rgb, geometry.from_target, size),
-        _sample(source_rgb, geometry.from_source, size),
-    )
-    share, skin = plan_masks(over, under, geometry, width, options)
-    gain = blend.relighting_gain(over, under, skin, options.light_scale * width, options.gain_cap)
+    """The region at full resolution: both pictures warped, the source relit, blended, and set into the target.
+
+    `under_rgb` is the target with its irises painted.
+    """
     x0, y0, x1, y1 = geometry.roi_xyxy
     full = (y1 - y0, x1 - x0)
-    over, under = (
-        _sample(source_rgb, geometry.from_source, full),
-        _sample(target_rgb, geometry.from_target, full),
-    )
-    share = _resize(share, full)
-    over = np.clip(over * _resize(gain, full), 0, 1)
-    merged = blend.blend_bands(over, under, share, options.bands)
-    bent = np.abs(geometry.from_target - _straight_map(size, geometry.roi_xyxy, geometry.scale)).max(-1)
-    touch = _resize(_touched(bent, geometry), full)
+    over = blend.relight(_sample_source(source_rgb, geometry, full), light.resized(full))
+    under = _sample(under_rgb, geometry.from_target, full)
+    share = blend.resize(share, full)
+    merged = blend.blend_bands(over, under, share, bands)
+    merged = under + np.minimum(8 * share, 1)[..., None] * (
+        merged - under
+    )  # no band leaks into teeth, eyes, hair
+    touch = blend.resize(_touched(geometry), full)
     kept = target_rgb[y0:y1, x0:x1]
-    original = kept.astype(np.float32) / 255
-    mixed = original + touch[..., None] * (merged - original)
     altered = touch > 0
+    merged -= kept / np.float32(255)
+    merged *= touch[..., None]
+    merged += kept / np.float32(255)
+    new = np.clip(np.rint(merged * 255), 0, 255).astype(np.uint8)
     rgb = target_rgb.copy()
-    new = np.clip(np.rint(mixed * 255), 0, 255).astype(np.uint8)
     rgb[y0:y1, x0:x1] = np.where(altered[..., None], new, kept)
-    return WarpResult(rgb, share, geometry.roi_xyxy, altered)
+    return WarpResult(rgb, share * altered, geometry.roi_xyxy, altered)
 
 
-def _touched(bent: FloatArray, geometry: Geometry) -> FloatArray:
+def _touched(geometry: Geometry) -> FloatArray:
     """1 where the result may differ from the target, falling to 0 at the ring."""
-    size = geometry.hull.shape
-    ring = mask.fill_contour(geometry.points, range(mesh.NUM_MESH, len(geometry.points)), size)
-    width = mesh.face_width(geometry.points[: mesh.NUM_MESH])
-    return mask.feather_inside(ring, 0.06 * width)
+    ring = mask.fill_contour(geometry.points, range(mesh.NUM_MESH, len(geometry.points)), geometry.size)
+    return mask.feather_inside(ring, 0.06 * geometry.width)
 
 
-def plan_masks(
-    over: FloatArray, under: FloatArray, geometry: Geometry, width: float, options: WarpOptions
-) -> tuple[FloatArray, FloatArray]:
-    """(share of the source, skin of both pictures) on the grid."""
-    size = geometry.hull.shape
-    points = geometry.points
+def plan_look(
+    over: FloatArray, under: FloatArray, geometry: Geometry, options: WarpOptions
+) -> tuple[FloatArray, blend.Light]:
+    """(share of the source, light to paint it in) on the grid, from the two pictures in the new shape."""
+    points, width, size = geometry.points, geometry.width, geometry.size
+    skin_over = mask.skin_likelihood(over, points, geometry.hull, width)
+    skin_under = mask.skin_likelihood(under, points, geometry.hull, width)
     share = mask.feather_inside(geometry.hull, options.feather * width)
-    features = mask.feature_mask(points, size, width)
-    skin = geometry.hull * (1 - features)
-    holes = []
-    if options.keep_eyes:
-        holes += [mesh.LEFT_EYE, mesh.RIGHT_EYE]
-    if options.keep_mouth:
-        holes += [mesh.INNER_LIPS]
+    for skin in (skin_over, skin_under):
+        share = share * (1 - mask.occluder_mask(skin, points, geometry.hull, width))
+    holes: list[tuple[int, ...]] = list(mask.EYES) if options.keep_eyes else []
+    holes += [mesh.INNER_LIPS] if options.keep_mouth else []
     for contour in holes:
-        hole = blend.blur(mask.fill_contour(points, contour, size), 0.006 * width)
-        share = share * (1 - hole)
-    return share, skin
+        share = share * (1 - blend.blur(mask.fill_contour(points, contour, size), 0.006 * width))
+    sigma = options.light_scale * width
+    light = blend.match_light(over, under, skin_over, skin_under, sigma, options.gain_cap)
+    lips = mask.lips_mask(points, size, width)
+    return share, blend.match_region(light, over, under, lips, options.lips_match, options.gain_cap)
 
 
-def _resize(image: FloatArray, size: tuple[int, int]) -> FloatArray:
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+def _sample_source(source_rgb: UInt8Array, geometry: Geometry, size: tuple[int, int]) -> FloatArray:
+    """The source in the new shape at `size`, the half it hides filled with the half it shows."""
+    over = _sample(source_rgb, geometry.from_source, size)
+    if float(geometry.turned_away.max()) < 0.02:
+        return over
+    share = blend.resize(geometry.turned_away, size)[..., None]
+    return over + share * (_sample(source_rgb, geometry.from_mirror, size) - over)
 
 
 def _sample(rgb: UInt8Array, coordinates: FloatArray, size: tuple[int, int]) -> FloatArray:
@@ -258,7 +308,7 @@ def _sample(rgb: UInt8Array, coordinates: FloatArray, size: tuple[int, int]) -> 
         part = np.asarray(cv2.resize(part, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
         local = (local + 0.5) * ratio - 0.5
     if size != coordinates.shape[:2]:
-        local = _resize(local, size)
+        local = blend.resize(local, size)
     x, y = np.ascontiguousarray(local[..., 0]), np.ascontiguousarray(local[..., 1])
     drawn = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(drawn, np.float32) / np.float32(255)
