@@ -30,8 +30,7 @@ _PILOT_SHARE = (0.8, 0.06)
 class Pattern:
     """Carriers of one key: K coefficients of a TILE x TILE real transform, half plane, row `ky`, column `kx`.
 
-    kx, ky int [K]; radius float32 [K], cycles a tile; phase complex64 [K], unit; owner int [K], bit or -1 =
-    pilot
+    kx, ky int [K]; radius float32 [K], cycles a tile; phase complex64 [K], unit; owner int [K], bit or -1 (pilot)
     """
 
     kx: IntArray
@@ -40,12 +39,28 @@ class Pattern:
     phase: ComplexArray
     owner: IntArray
 
-    @property
+    @functools.cached_property
     def pilot(self) -> npt.NDArray[np.bool_]:
         """bool [K], which carriers are pilot."""
         return self.owner < 0
 
-    @property
+    @functools.cached_property
+    def ring(self) -> IntArray:
+        """int [K], which carriers are whitened together: those of about one radius."""
+        return (self.radius / 2).astype(np.int64)
+
+    @functools.cached_property
+    def ring_mean(self) -> FloatArray:
+        """float32 [K, rings], the matrix that averages carriers over their rings."""
+        member = (self.ring[:, None] == np.arange(self.ring.max() + 1)).astype(np.float32)
+        return np.asarray(member / np.maximum(member.sum(0), 1), np.float32)
+
+    def within(self, radius: float) -> Pattern:
+        """The carriers nearer than a radius, cycles a tile."""
+        low = self.radius < radius
+        return Pattern(self.kx[low], self.ky[low], self.radius[low], self.phase[low], self.owner[low])
+
+    @functools.cached_property
     def group(self) -> IntArray:
         """int [K], which carriers share one strength: 0-127 the bits, 128 the pilot's long waves, 129 its short."""
         long = self.radius < PILOT_EDGE

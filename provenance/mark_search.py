@@ -8,6 +8,7 @@ resolution.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -18,10 +19,11 @@ from provenance.mark_signal import fold
 
 SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.028))
 TURNS_DEG = np.arange(-7.5, 7.6, 1.5)
-# Poses the search can end at, for the union bound: sizes x turns x shifts (a quarter pixel) x mirror.
-POSES_TRIED = 1000.0 * 200.0 * (4.0 * TILE) ** 2 * 2.0
+# Poses the search can end at, for the union bound: sizes and turns of the grid with three ends for each of the four
+# steps, shifts of a quarter pixel, mirror.
+POSES_TRIED = 2600.0 * 900.0 * (4.0 * TILE) ** 2 * 2.0
 _COARSE = 2  # working pixels per pixel of the coarse search
-_KEPT, _FINAL = 12, 3
+_KEPT, FINAL = 12, 4
 # Steps of size and turn, and the carriers (cycles per tile) that are still in phase within such a step.
 _STEPS = ((0.014, 0.75, PILOT_EDGE), (0.007, 0.4, 20.0), (0.0035, 0.2, 30.0), (0.0017, 0.1, 99.0))
 _CLIP = 1.5
@@ -73,11 +75,9 @@ def view_of(band: FloatArray, step: int) -> View:
 
 def whitened(pattern: Pattern, values: ComplexArray) -> ComplexArray:
     """complex64 [..., K]: carriers over the rms of those at about their radius, clipped; uses magnitudes only."""
-    ring = (pattern.radius / 2).astype(np.int64)
-    member = (ring[:, None] == np.arange(ring.max() + 1)).astype(np.float32)
-    mean = (np.abs(values) ** 2) @ (member / np.maximum(member.sum(0), 1))
-    white = values / np.sqrt(mean[..., ring] + 1e-20)
-    return np.asarray(white * np.minimum(1, _CLIP / np.maximum(np.abs(white), 1e-6)), np.complex64)
+    size = np.abs(values)
+    rms = np.sqrt((size**2) @ pattern.ring_mean + 1e-20)[..., pattern.ring]
+    return np.asarray(values / np.maximum(rms, size / _CLIP), np.complex64)
 
 
 def pilot_score(pattern: Pattern, white: ComplexArray) -> float:
@@ -144,18 +144,8 @@ def _best_shifts(pattern: Pattern, white: ComplexArray, poses: list[Pose], size:
     ]
 
 
-def _within(pattern: Pattern, radius: float) -> Pattern:
-    """The carriers nearer than a radius."""
-    low = pattern.radius < radius
-    return Pattern(
-        pattern.kx[low], pattern.ky[low], pattern.radius[low], pattern.phase[low], pattern.owner[low]
-    )
-
-
-def _coarse_poses(pattern: Pattern, band: FloatArray) -> list[Pose]:
+def _coarse_poses(part: Pattern, view: View) -> list[Pose]:
     """The best shift of every size, turn and mirror, best first."""
-    view = view_of(band, _COARSE)
-    part = _within(pattern, _STEPS[0][2])
     poses = [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG]
     spectra = np.fft.rfft2(np.stack([_tile_at(view, p) for p in poses]))
     size = view.size
@@ -182,11 +172,10 @@ def _at_best_shift(pattern: Pattern, view: View, pose: Pose) -> Pose:
     return best
 
 
-def _improved(pattern: Pattern, view: View, pose: Pose) -> Pose:
+def _improved(parts: Sequence[Pattern], view: View, pose: Pose) -> Pose:
     """Pattern search over size and turn with halving steps and ever more carriers."""
     best = pose
-    for scale_step, turn_step, radius in _STEPS:
-        part = _within(pattern, radius)
+    for part, (scale_step, turn_step, _) in zip(parts, _STEPS, strict=True):
         best = _at_best_shift(part, view, best)
         for growth, turn in ((scale_step, 0.0), (-scale_step, 0.0), (0.0, turn_step), (0.0, -turn_step)):
             moved = replace(best, scale=best.scale * (1 + growth), turn_deg=best.turn_deg + turn)
@@ -194,9 +183,10 @@ def _improved(pattern: Pattern, view: View, pose: Pose) -> Pose:
     return best
 
 
-def find_poses(pattern: Pattern, band: FloatArray) -> list[Pose]:
-    """The few likeliest poses of the pilot in a normalised band [h, w], best first; bounded work."""
-    view, low = view_of(band, 1), _within(pattern, _STEPS[0][2])
-    coarse = _coarse_poses(pattern, band)[:_KEPT]
-    first = sorted((_at_best_shift(low, view, p) for p in coarse), key=lambda p: -p.score)
-    return sorted((_improved(pattern, view, p) for p in first[:_FINAL]), key=lambda p: -p.score)
+def find_poses(pattern: Pattern, band: FloatArray) -> Iterator[Pose]:
+    """At most FINAL poses of the pilot in a normalised band [h, w], likeliest first; bounded work."""
+    parts, view = [pattern.within(radius) for _, _, radius in _STEPS], view_of(band, 1)
+    coarse = _coarse_poses(parts[0], view_of(band, _COARSE))[:_KEPT]
+    first = sorted((_at_best_shift(parts[0], view, p) for p in coarse), key=lambda p: -p.score)
+    for pose in first[:FINAL]:
+        yield _improved(parts, view, pose)

@@ -22,6 +22,7 @@ DRAWN = 2
 _NEAR, _FAR, _LOCAL = 0.4, 3.0, 2.5  # working px: Gaussian scales of the band and of its local energy
 _FLOOR = 2.0  # grey levels: band rms below which nothing more is amplified
 _CLIP = 2.5  # of the rms
+_MOST = 0.15  # 1.15 grey levels rms in a flat field
 
 
 def working_size(width: int, height: int, times: int = 1) -> tuple[int, int]:
@@ -79,17 +80,18 @@ def spread(tile: FloatArray, height: int, width: int) -> FloatArray:
     return np.asarray(tile[rows].take(columns, axis=1), np.float32)
 
 
-def hiding_room(luma: FloatArray) -> FloatArray:
-    """float32 [h, w]: relative amplitude of change, for luma drawn DRAWN times as fine as the working frame.
+def hiding_room(luma: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(relative room, most rms in grey levels), float32 [h, w], for luma drawn DRAWN times as fine as the frame.
 
-    The square root of what the neighbourhood hides (contrast masking by the weaker of nearby textures, so
-    that an edge beside a flat field hides nothing, plus a floor; the shape of SSIM's denominator, Wang 2004
-    eq. 13) over what disturbs reading there. Measured best of 20 such products, see docs/log.md.
+    Both grow with what the neighbourhood hides: contrast masking by the weaker of nearby textures (an edge beside a
+    flat field hides nothing) plus a floor, the shape of SSIM's denominator (Wang 2004, eq. 13). The relative room
+    falls with what disturbs reading there: the best of 20 such products, measured in docs/log.md.
     """
     mean = _blur(luma, 2.0)
     variance = _blur((luma - mean) ** 2, 3.0)
-    weakest = _blur(np.asarray(cv2.erode(variance, np.ones((9, 9), np.uint8)), np.float32), 3.0)
+    hidden = 2 * _blur(np.asarray(cv2.erode(variance, np.ones((9, 9), np.uint8)), np.float32), 3.0) + 58.5
     half = resize(mean, (mean.shape[1] // 2, mean.shape[0] // 2))
     band = mean - resize(_blur(half, 4.5), (mean.shape[1], mean.shape[0]))
-    disturbance = np.sqrt(_blur(band * band, 5.0) + 0.8)
-    return np.asarray(np.sqrt((2 * weakest + 58.5) / disturbance), np.float32)
+    disturbance = _blur(band * band, 5.0) + 0.8
+    room = hidden**0.5 / disturbance**0.25
+    return np.asarray(room, np.float32), np.asarray(_MOST * np.sqrt(hidden), np.float32)

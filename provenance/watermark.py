@@ -25,7 +25,16 @@ from provenance.mark_pattern import (
     pattern_for,
     tile_from_coefficients,
 )
-from provenance.mark_search import POSES_TRIED, Pose, View, carriers_at, find_poses, pilot_score, view_of
+from provenance.mark_search import (
+    FINAL,
+    POSES_TRIED,
+    Pose,
+    View,
+    carriers_at,
+    find_poses,
+    pilot_score,
+    view_of,
+)
 from provenance.mark_signal import (
     DRAWN,
     UInt8Array,
@@ -46,7 +55,7 @@ TARGET_PSNR_DB = 42.2
 TARGET_SSIM = 0.991
 _STRENGTHS = (1.0, 1.3, 1.7, 2.2)  # tried in turn until the picture reads back
 _CLEAN_ERRORS = 4  # hard bits that may differ in the picture as it leaves
-_PILOT_LEVELS = (1.0, 3.0)  # long waves of the pilot, of the mean amplitude of a bit: least and most
+_PILOT_LEVELS = (1.0, 3.2)  # long waves of the pilot, of the mean amplitude of a bit: least and most
 _PILOT_AIM = 15.0  # standard deviations of chance that they reach; the search needs about six
 
 
@@ -155,9 +164,12 @@ def extract(rgb: UInt8Array, key: bytes, *, search: Search = "full") -> MarkRead
     )
     if best.asset_id is not None or search == "fast":
         return best
-    poses = find_poses(pattern, band)
-    deep = [_read_at(pattern, key, view, p, poses=POSES_TRIED, tries=len(poses) + 2) for p in poses]
-    return min([best, *deep], key=lambda r: r.p_false)
+    for pose in find_poses(pattern, band):
+        found = _read_at(pattern, key, view, pose, poses=POSES_TRIED, tries=FINAL + 2)
+        best = min(best, found, key=lambda r: r.p_false)
+        if best.asset_id is not None:
+            break
+    return best
 
 
 # ---------------------------------------------------------------- embedding
@@ -227,22 +239,23 @@ def _informed_change(pattern: Pattern, signs: FloatArray, rgb: UInt8Array) -> Fl
     height, width = rgb.shape[:2]
     full = luma_of(rgb)
     luma, drawn = (resize(full, working_size(width, height, times)) for times in (1, DRAWN))
-    room, budget = hiding_room(drawn), _Budget(drawn, (width, height))
+    (room, most), budget = hiding_room(drawn), _Budget(drawn, (width, height))
     host = _agreements(pattern, signs, luma)
     bits, pilot = slice(0, codec.CODED_BITS), codec.CODED_BITS
     level = np.ones(codec.CODED_BITS + 2, np.float32)
     level[pilot] = 2.0
     waves = int((pattern.group == pilot).sum())
     change = _change(pattern, signs, level, room)
-    change *= budget.factor(change)
     for _ in range(2):
+        room = np.minimum(room * np.float32(budget.factor(change)), most)
+        change = _change(pattern, signs, level, room)
         seen = _agreements(pattern, signs, luma + resize(change, luma.shape[::-1]))
         gain = max(float((seen - host)[bits].mean() / level[bits].mean()), 1e-3)
         level[bits] = _strengths(seen[bits] - gain * level[bits], gain)
         score = max(float(seen[pilot]) * math.sqrt(2 * waves), 1.0)
         level[pilot] = np.clip(level[pilot] * _PILOT_AIM / score, *_PILOT_LEVELS)
-        change = _change(pattern, signs, level, room) * float(np.sqrt((change**2).mean() / (room**2).mean()))
-    return change * budget.factor(change)
+        change = _change(pattern, signs, level, room)
+    return change * np.float32(min(1.0, budget.factor(change)))
 
 
 def embed(rgb: UInt8Array, asset_id: bytes, key: bytes) -> UInt8Array:
