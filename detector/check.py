@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from detector.verdict import Evidence, Verdict, decide
 from fusion.face import UInt8Array
 from fusion.media import read_picture
@@ -17,11 +19,14 @@ from provenance.errors import LedgerError
 from provenance.hashes import content_sha256, hamming_distance, perceptual_hash
 from provenance.home import Home
 from provenance.ledger import Entry
+from provenance.mark_search import Pose
 from provenance.signing import ManifestReading
 from provenance.watermark import MarkReading
 
 RULES_VERSION = 1
 """Version of the verdict table; raised when a row changes."""
+MAX_SCALE_CHANGE, MAX_TURN_DEG, MAX_SHIFT_PX = 0.04, 1.5, 12.0
+"""Beyond these, in the mark's own frame, a copy is a crop or a turn and its perceptual hash is not compared."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,10 @@ class Checker:
         if not outputs:
             return LedgerEvidence(found=False)
         entry = outputs[-1]
-        distance = hamming_distance(entry.body["perceptual_hash"], perceptual_hash(rgb))
+        whole = rgb if found_by == "content" else _as_marked(rgb, mark.pose)
+        distance = None
+        if whole is not None:
+            distance = hamming_distance(entry.body["perceptual_hash"], perceptual_hash(whole))
         return LedgerEvidence(True, found_by, entry.index, self._is_included(entry), distance)
 
     def _is_included(self, entry: Entry) -> bool:
@@ -135,6 +143,14 @@ class Checker:
         except LedgerError:
             return False
         return True
+
+
+def _as_marked(rgb: UInt8Array, pose: Pose) -> UInt8Array | None:
+    """The picture as it lay when it was marked, or None for a crop or a turn: their hashes tell nothing."""
+    moved = max(abs(shift) for shift in pose.shift_px)
+    if abs(pose.scale - 1) > MAX_SCALE_CHANGE or abs(pose.turn_deg) > MAX_TURN_DEG or moved > MAX_SHIFT_PX:
+        return None
+    return np.ascontiguousarray(rgb[:, ::-1]) if pose.mirrored else rgb
 
 
 def _evidence(manifest: ManifestReading, mark: MarkReading, ledger: LedgerEvidence) -> Evidence:

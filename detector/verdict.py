@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-PERCEPTUAL_LIMIT_BITS = 18
-"""Perceptual hashes (64 bits) further apart than this show different pictures (fit: docs/log.md)."""
+from provenance.hashes import PERCEPTUAL_OTHER
 
 
 class Verdict(StrEnum):
@@ -162,7 +161,7 @@ def _claim_note(evidence: Evidence) -> tuple[str, ...]:
 
 def _transplant(evidence: Evidence) -> Finding | None:
     distance = evidence.perceptual_distance
-    if distance is None or distance <= PERCEPTUAL_LIMIT_BITS:
+    if distance is None or distance < PERCEPTUAL_OTHER:
         return None
     conflict = f"the picture differs from the one recorded for this mark in {distance} of 64 perceptual bits"
     return Finding(

@@ -31,7 +31,6 @@ from provenance.records import ConsentRequest, FaceClaim, FolderEvidence, Manife
 
 if TYPE_CHECKING:
     from facesets.portraits import PortraitModel
-
     from fusion.swap import Perception
 
 

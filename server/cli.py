@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from server.commands import audit, check, home, make, people, sets, workshop
+from server.commands import audit, bench, check, home, make, people, sets, workshop
 
 MANY_VALUED = frozenset(
     {
@@ -28,7 +28,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for module in (home, make, check, people, audit, sets, workshop):
+    for module in (home, make, check, people, audit, sets, workshop, bench):
         module.add_to(app)
     return app
 

@@ -91,7 +91,7 @@ def _ledger_line(report: Report) -> str:
     if not ledger.found:
         return "not known"
     proof = "inclusion proven" if ledger.inclusion_verified else "inclusion NOT proven"
-    return (
-        f"leaf {ledger.index}, found by {ledger.found_by}, {proof}, "
-        f"{ledger.perceptual_distance} of 64 perceptual bits differ"
-    )
+    line = f"leaf {ledger.index}, found by {ledger.found_by}, {proof}"
+    if ledger.perceptual_distance is None:
+        return f"{line}; a crop or turn, so the pictures were not compared"
+    return f"{line}, {ledger.perceptual_distance} of 64 perceptual bits differ"

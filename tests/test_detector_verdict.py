@@ -8,7 +8,8 @@ from typing import get_args
 
 import pytest
 
-from detector.verdict import PERCEPTUAL_LIMIT_BITS, Band, Evidence, ManifestState, Verdict, decide
+from detector.verdict import Band, Evidence, ManifestState, Verdict, decide
+from provenance.hashes import PERCEPTUAL_OTHER
 
 ID, OTHER = "00112233445566ff", "ffeeddccbbaa9900"
 OURS = Evidence(
@@ -86,8 +87,8 @@ def test_mark_alone_is_synthetic_by_mark(band: Band) -> None:
 
 
 def test_mark_on_another_picture_is_a_transplant() -> None:
-    limit = replace(NONE, mark_asset_id=ID, perceptual_distance=PERCEPTUAL_LIMIT_BITS)
-    beyond = replace(limit, perceptual_distance=PERCEPTUAL_LIMIT_BITS + 1)
+    limit = replace(NONE, mark_asset_id=ID, perceptual_distance=PERCEPTUAL_OTHER - 1)
+    beyond = replace(limit, perceptual_distance=PERCEPTUAL_OTHER)
     assert decide(limit).verdict is Verdict.SYNTHETIC_BY_MARK
     assert decide(beyond).verdict is Verdict.MARK_TRANSPLANT
 

@@ -1,0 +1,196 @@
+"""`bench`: the suite measured, as JSON and Markdown tables of the same rows; measures nothing itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.console import Json, emit, report_errors, say
+
+if TYPE_CHECKING:
+    from fusion.evaluate import Embed, Locate, Portrait
+    from fusion.face import Face, FloatArray, UInt8Array
+    from fusion.train.teacher import MobileFaceNet
+
+Out = Annotated[Path, typer.Option(help="Folder for bench.json and bench.md.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Few pictures, under a minute on two cores.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Measure the suite.", rich_markup_mode=None)
+    group.command("fusion")(bench_fusion)
+    group.command("mark")(bench_mark)
+    app.add_typer(group, name="bench")
+
+
+@report_errors
+def bench_mark(
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures; default: drawn ones.")] = None,
+    out: Out = Path("bench/mark"),
+    seed: Annotated[int, typer.Option(help="Seed of ids, keys and attacks.")] = 0,
+    quick: Quick = False,
+    json_output: Json = False,
+) -> None:
+    """Measure the mark against every attack, its false alarms and its cost at 1080p."""
+    from provenance import mark_bench
+
+    key = secrets.token_bytes(32)
+    if quick:
+        rows = mark_bench.quick(key, seed=seed)
+    else:
+        pictures = (
+            [mark_bench.drawn_picture(seed + i) for i in range(40)]
+            if images is None
+            else list(_pictures(images))
+        )
+        rows = [
+            *mark_bench.measure(pictures, key, seed),
+            *mark_bench.measure_1080p(pictures[:10], key, seed),
+            *mark_bench.measure_false_alarms(pictures, 2000, seed),
+        ]
+    _write("mark", mark_bench.rows_as_json(rows), mark_bench.rows_as_markdown(rows), out, json_output)
+
+
+@report_errors
+def bench_fusion(
+    data: Annotated[Path, typer.Option(help="Labelled portraits: portraits.csv, portraits/, landmarks.")],
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of each kind.")] = 500,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Engines; default: all, and the baseline paste.")
+    ] = None,
+    out: Out = Path("bench/fusion"),
+    seed: Annotated[int, typer.Option(help="Seed of the pairs.")] = 20260,
+    quick: Quick = False,
+    json_output: Json = False,
+) -> None:
+    """Measure the engines on fixed pairs of the test split, in memory; nothing is written but tables."""
+    from fusion import evaluate
+    from fusion.swap import ENGINES
+
+    portraits = {portrait.name: portrait for portrait in _portraits(data)}
+    landmarks = {name: portrait.landmarks_px for name, portrait in portraits.items()}
+    bench = evaluate.Bench(portraits, _recognisers(data), _landmark_finder())
+    count = 12 if quick else pairs
+    chosen = {
+        "similar": evaluate.choose_pairs(landmarks, count, similar=True, seed=seed),
+        "random": evaluate.choose_pairs(landmarks, count, similar=False, seed=seed),
+    }
+    known = {**ENGINES, "paste": evaluate.paste_face}
+    engines = {name: known[name] for name in engine or known}
+    rows = [asdict(row) for row in evaluate.bench_engines(bench, engines, chosen)]
+    _write("fusion", rows, _as_markdown(rows), out, json_output)
+
+
+def _pictures(folder: Path) -> Iterator[UInt8Array]:
+    from fusion.media import LIMITS, read_file, read_picture
+
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
+            yield read_picture(read_file(path, LIMITS.max_bytes)).rgb
+
+
+def _portraits(data: Path) -> Iterator[Portrait]:
+    import numpy as np
+
+    from fusion.evaluate import Portrait
+    from fusion.media import LIMITS, read_file, read_picture
+    from provenance.errors import InputError
+
+    try:
+        with (data / "portraits.csv").open(newline="") as file:
+            names = [row["file"] for row in csv.DictReader(file) if row["split"] == "test"]
+        with np.load(data / "portraits_landmarks478.npz") as archive:
+            points: dict[str, FloatArray] = dict(
+                zip(
+                    (str(name) for name in archive["name"]), archive["points"].astype(np.float32), strict=True
+                )
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            "bench.data", f"{data} holds no labelled portraits: {error}.", "See docs/cli.md for its form."
+        ) from error
+    for name in names:
+        picture = read_picture(read_file(data / "portraits" / name, LIMITS.max_bytes))
+        yield Portrait(name, picture.rgb, points[name])
+
+
+def _recognisers(data: Path) -> dict[str, Embed]:
+    """Our own network, and the teacher where the folder beside the data holds it (it was in the training loss)."""
+    from fusion.evaluate import five_point_embed
+    from fusion.identity import embed_face, load_identity
+    from fusion.train.teacher import load_teacher
+
+    ours = load_identity("cpu")
+    found = {"ours": five_point_embed(lambda rgb, points_px: embed_face(rgb, _face_at(points_px), ours))}
+    teacher_file = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
+    if teacher_file.exists():
+        teacher = load_teacher(teacher_file)
+        found["teacher"] = five_point_embed(lambda rgb, points_px: _embed_by(teacher, rgb, points_px))
+    return found
+
+
+def _embed_by(teacher: MobileFaceNet, rgb: UInt8Array, points_px: FloatArray) -> FloatArray:
+    import numpy as np
+
+    from fusion.align import similarity_from_points, warp_crop
+    from fusion.train.teacher import TEACHER_POINTS_112X96, embed_teacher
+
+    crop_from_image = similarity_from_points(points_px, TEACHER_POINTS_112X96)
+    crop = warp_crop(rgb, crop_from_image, (96, 112), border="replicate")
+    return np.asarray(embed_teacher(teacher, crop[None])[0], np.float32)
+
+
+def _landmark_finder() -> Locate:
+    from fusion.align import five_points
+    from fusion.landmark import find_landmarks, load_landmarker
+
+    net = load_landmarker("cpu")
+    return lambda rgb, near: find_landmarks(rgb, _face_at(five_points(near)), net)
+
+
+def _face_at(points_px: FloatArray) -> Face:
+    import numpy as np
+
+    from fusion.face import Face
+
+    box_xyxy = np.concatenate([points_px.min(axis=0), points_px.max(axis=0)])
+    return Face(box_xyxy.astype(np.float32), points_px, 1.0)
+
+
+def _as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a row: case, metric, value with its interval, unit, n."""
+    lines = ["| case | metric | value | 95 % | unit | n |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        interval = "" if row["ci95"] is None else f"{row['ci95'][0]:.3g} to {row['ci95'][1]:.3g}"
+        lines.append(
+            f"| {row['case']} | {row['metric']} | {row['value']:.4g} | {interval} | {row['unit']} | {row['n']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _write(suite: str, rows: Sequence[dict[str, Any]], markdown: str, out: Path, json_output: bool) -> None:
+    from fusion.files import write_file_atomically
+    from fusion.weights import REGISTRY
+    from provenance import __version__
+
+    payload = {
+        "suite": suite,
+        "version": __version__,
+        "device": "cpu",
+        "rows": list(rows),
+        "models": {spec.name: spec.sha256 for spec in REGISTRY.values()},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_file_atomically(out / "bench.json", json.dumps(payload, indent=2).encode())
+    write_file_atomically(out / "bench.md", markdown.encode())
+    if json_output:
+        emit(payload)
+    else:
+        say(markdown.rstrip())
