@@ -220,6 +220,12 @@ class Ledger:
 
 
 _SELECT_ENTRIES = sa.select(ledger_entries.c.leaf_index, ledger_entries.c.entry, ledger_entries.c.leaf_hash)
+_SELECT_LEAF_HASH = sa.select(ledger_entries.c.leaf_hash).where(
+    ledger_entries.c.leaf_index == sa.bindparam("at")
+)
+_SELECT_NODE = sa.select(ledger_nodes.c.hash).where(
+    ledger_nodes.c.level == sa.bindparam("of_level"), ledger_nodes.c.node_index == sa.bindparam("at")
+)
 _INSERT_NODES = sa.insert(ledger_nodes).values(
     level=sa.bindparam("level"), node_index=sa.bindparam("index"), hash=sa.bindparam("hash")
 )
@@ -280,18 +286,16 @@ def _prove(position: int, size: int, spans: Sequence[merkle.Span], note: str, co
 
 
 def read_nodes(wanted: Sequence[Coordinate], conn: Connection) -> dict[Coordinate, bytes]:
-    """The stored hashes of these subtrees; those that are not stored are left out."""
-    leaf, node = ledger_entries.c, ledger_nodes.c
-    leaves = [index for level, index in wanted if level == 0]
-    above = [coordinate for coordinate in wanted if coordinate[0] > 0]
+    """The stored hashes of these subtrees; those that are not stored are left out.
+
+    One look-up each: SQLite would scan the table for a list of pairs, and a proof needs about log2(size) of them.
+    """
     found: dict[Coordinate, bytes] = {}
-    if leaves:
-        query = sa.select(leaf.leaf_index, leaf.leaf_hash).where(leaf.leaf_index.in_(leaves))
-        found |= {(0, row.leaf_index): row.leaf_hash for row in conn.execute(query)}
-    if above:
-        place = sa.tuple_(node.level, node.node_index)
-        query = sa.select(node.level, node.node_index, node.hash).where(place.in_(above))
-        found |= {(row.level, row.node_index): row.hash for row in conn.execute(query)}
+    for level, index in wanted:
+        query = _SELECT_NODE if level else _SELECT_LEAF_HASH
+        value = conn.execute(query, {"of_level": level, "at": index} if level else {"at": index}).scalar()
+        if value is not None:
+            found[(level, index)] = value
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance import ledger as ledger_module
 from provenance.checkpoint import Signer, open_checkpoint
 from provenance.database import Database, ledger_entries, ledger_head, ledger_nodes
 from provenance.errors import InputError, LedgerError, SignatureError, StoreError
@@ -208,3 +209,11 @@ def test_two_processes_append_at_once(ledger: Ledger) -> None:
 def test_leaves_read_as_plain_json(ledger: Ledger) -> None:
     ledger.append({"kind": "check", "nested": {"list": [1, None, True, "x"]}})
     assert json.loads(stored_bytes(ledger, 1))["body"] == {"nested": {"list": [1, None, True, "x"]}}
+
+
+def test_a_proof_looks_its_hashes_up_and_scans_nothing(ledger: Ledger) -> None:
+    for query in (ledger_module._SELECT_NODE, ledger_module._SELECT_LEAF_HASH):
+        with ledger.database.read() as conn:
+            text = str(query.compile(conn)).replace("?", "1")
+            plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all()
+        assert [row.detail.split()[0] for row in plan] == ["SEARCH"]
