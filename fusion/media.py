@@ -168,17 +168,29 @@ def _last_row(header: Header) -> tuple[int, int, int, int]:
 
 
 def _check_whole_png(header: Header) -> None:
-    wanted, stream = _num_png_bytes(header), header.pixel_stream
-    inflate, pos, got = zlib.decompressobj(), 8, 0
-    while pos < len(stream) and got < wanted:
-        length, kind = int.from_bytes(stream[pos : pos + 4], "big"), stream[pos + 4 : pos + 8]
-        piece = stream[pos + 8 : pos + 8 + length] if kind == b"IDAT" else b""
-        while piece and got < wanted and not inflate.eof:
-            got += len(inflate.decompress(piece, 1 << 20))
-            piece = inflate.unconsumed_tail
-        pos += 12 + length
-    if got < wanted:
+    wanted = _num_png_bytes(header)
+    try:
+        whole = _unpacks_to(header.pixel_stream, wanted)
+    except zlib.error as error:
+        raise undecodable("unpacking") from error
+    if not whole:
         raise truncated(f"too little data for {header.width} x {header.height} pixels")
+
+
+def _unpacks_to(stream: bytes, wanted: int) -> bool:
+    """Whether the data chunks of a PNG hold that many bytes; unpacked in small pieces, none kept."""
+    inflate, pos, got = zlib.decompressobj(), 8, 0
+    while pos < len(stream):
+        length, kind = int.from_bytes(stream[pos : pos + 4], "big"), stream[pos + 4 : pos + 8]
+        for start in range(pos + 8, pos + 8 + length, 1 << 16) if kind == b"IDAT" else ():
+            piece = stream[start : min(start + (1 << 16), pos + 8 + length)]
+            while piece and not inflate.eof:
+                got += len(inflate.decompress(piece, 1 << 20))
+                if got >= wanted:
+                    return True
+                piece = inflate.unconsumed_tail
+        pos += 12 + length
+    return False
 
 
 def _num_png_bytes(header: Header) -> int:
