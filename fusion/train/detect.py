@@ -27,7 +27,7 @@ from fusion.train.scenes import Scene, SceneMaker
 from fusion.weights import write_weights
 
 # Scene's side, scenes a step, least and largest face, most faces, and how often.
-MIXTURE = ((192, 16, 10.0, 150.0, 4, 0.72), (320, 6, 12.0, 280.0, 6, 0.18), (448, 3, 60.0, 420.0, 3, 0.10))
+MIXTURE = ((192, 16, 10.0, 150.0, 4, 0.60), (320, 6, 12.0, 280.0, 6, 0.22), (448, 3, 90.0, 420.0, 2, 0.18))
 # Faces (root of the box's area, px) that each stride answers for; neighbours share the borders.
 RANGES = ((0.0, 46.0), (36.0, 102.0), (78.0, 230.0), (180.0, 1e9))
 LEARNING_RATE = 2e-3
