@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,3 +220,32 @@ def test_a_proof_looks_its_hashes_up_and_scans_nothing(ledger: Ledger) -> None:
             text = str(query.compile(conn)).replace("?", "1")
             plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all()
         assert [row.detail.split()[0] for row in plan] == ["SEARCH"]
+
+
+APPENDER = """
+import sys
+from pathlib import Path
+from test_provenance_ledger import open_ledger
+ledger = open_ledger(Path(sys.argv[1]))
+while True:
+    print(ledger.append({"kind": "check"}).index, flush=True)
+"""
+
+
+def test_a_killed_process_loses_nothing_it_had_a_receipt_for(ledger: Ledger) -> None:
+    path = ledger.database.sqlite_path
+    root = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root.parent)))}
+    receipts: list[int] = []
+    for lines in (1, 6):
+        command = [sys.executable, "-c", APPENDER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+            assert process.stdout is not None
+            receipts += [int(process.stdout.readline()) for _ in range(lines)]
+            process.kill()
+            receipts += [int(line) for line in process.stdout.read().split()]
+        report = verify_database(ledger.database, ledger.signer.verifier)
+        assert report.ok, report.problems
+        assert report.size > max(receipts)
+    assert receipts == sorted(set(receipts))
+    ledger.append({"kind": "check"})
