@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from provenance.sealing import commit, reference, seal, unseal, unwrap_key, wrap
 
 RECOMMENDED_EMBEDDINGS = 3
 UNIT_TOLERANCE = 1e-3
+EARLIEST_ZONE = timedelta(hours=14)  # UTC+14: a date is a civil date, where it was written down
 
 Embedding = npt.NDArray[np.float32]
 
@@ -180,8 +181,8 @@ def is_embedding(value: object) -> bool:
 
 
 def is_adult(proof: AdultVerified, now: datetime) -> bool:
-    """Whether adulthood was verified, by a method we accept, not in the future."""
-    return proof.method in ADULT_METHODS and proof.date <= now.date()
+    """Whether adulthood was verified, by a method we accept, on a day that has begun somewhere on Earth."""
+    return proof.method in ADULT_METHODS and proof.date <= (now + EARLIEST_ZONE).date()
 
 
 def has_figure_evidence(figure: PublicFigure) -> bool:

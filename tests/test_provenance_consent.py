@@ -347,7 +347,7 @@ REFUSALS: dict[str, tuple[Refusal, set[str]]] = {
         {"grant.recorded", "subject.adult_verified"},
     ),
     "adult tomorrow": (
-        smuggle(adult_verified={"method": "passport", "date": "2026-03-02"}),
+        smuggle(adult_verified={"method": "passport", "date": "2026-03-03"}),
         {"grant.recorded", "subject.adult_verified"},
     ),
     "public figure": (lost_evidence, {"grant.recorded", "subject.public_figure_evidence"}),
@@ -684,7 +684,7 @@ def test_enrolment_needs_proof_of_adulthood(desk: Desk) -> None:
     proofs = [
         AdultVerified(method="self-declared", date=date(2026, 1, 1)),
         AdultVerified(method="", date=date(2026, 1, 1)),
-        AdultVerified(method="passport", date=date(2026, 3, 2)),
+        AdultVerified(method="passport", date=date(2026, 3, 3)),
     ]
     for proof in proofs:
         with pytest.raises(ConsentError) as caught:
