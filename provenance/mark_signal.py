@@ -22,7 +22,7 @@ DRAWN = 2
 _NEAR, _FAR, _LOCAL = 0.4, 3.0, 2.5  # working px: Gaussian scales of the band and of its local energy
 _FLOOR = 2.0  # grey levels: band rms below which nothing more is amplified
 _CLIP = 2.5  # of the rms
-_MOST = 0.15  # 1.15 grey levels rms in a flat field
+_MOST = 1.2  # grey levels rms in a flat field
 
 
 def working_size(width: int, height: int, times: int = 1) -> tuple[int, int]:
@@ -94,4 +94,4 @@ def hiding_room(luma: FloatArray) -> tuple[FloatArray, FloatArray]:
     band = mean - resize(_blur(half, 4.5), (mean.shape[1], mean.shape[0]))
     disturbance = _blur(band * band, 5.0) + 0.8
     room = hidden**0.5 / disturbance**0.25
-    return np.asarray(room, np.float32), np.asarray(_MOST * np.sqrt(hidden), np.float32)
+    return np.asarray(room, np.float32), np.asarray(_MOST * (hidden / 58.5) ** 0.75, np.float32)

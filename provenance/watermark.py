@@ -228,7 +228,7 @@ def _strengths(host: FloatArray, gain: float) -> FloatArray:
 
 
 def _change(pattern: Pattern, signs: FloatArray, level: FloatArray, room: FloatArray) -> FloatArray:
-    """The luma change for the groups' amplitudes [130] in the room [h, w] there is."""
+    """The luma change for signs [K] and the groups' amplitudes [130] in the room [h, w] there is."""
     values = (pattern.phase * signs * level[pattern.group]).astype(np.complex64)
     tile = tile_from_coefficients(pattern, values, DRAWN * TILE)
     return spread(tile / (float(tile.std()) + 1e-9), *room.shape) * room
