@@ -33,7 +33,7 @@ def masked_blur(image: FloatArray, weight: FloatArray, sigma_px: float, floor: f
     Far from any weight the value tends to the weighted mean of the whole picture.
     """
     total = float(weight.sum())
-    mean = (image * weight[..., None]).sum((0, 1)) / max(total, 1e-6)
+    mean = np.einsum("hwc,hw->c", image, weight) / max(total, 1e-6)
     above = blur(image * weight[..., None], sigma_px)
     below = blur(weight, sigma_px)[..., None]
     return np.asarray((above + floor * mean) / (below + floor), np.float32)
@@ -89,12 +89,12 @@ def match_region(
 
     The region's mean goes `amount` of the way from where the skin's light takes it to the target's own mean.
     """
-    weight = region[..., None] / max(float(region.sum()), 1e-6)
+    weight = region / max(float(region.sum()), 1e-6)
     if amount <= 0 or region.sum() < 4:
         return light
-    have = (moved * weight).sum((0, 1))
-    as_skin = (relight(moved, light) * weight).sum((0, 1))
-    want = as_skin + amount * ((target * weight).sum((0, 1)) - as_skin)
+    have, own = (np.einsum("hwc,hw->c", picture, weight) for picture in (moved, target))
+    as_skin = np.einsum("hwc,hw->c", relight(moved, light), weight)
+    want = as_skin + amount * (own - as_skin)
     darker = np.clip((want + 0.02) / (have + 0.02), 1 / cap, cap)
     soft = region[..., None]
     return Light(

@@ -85,11 +85,13 @@ def skin_likelihood(rgb: FloatArray, points: FloatArray, hull: FloatArray, width
     features = feature_mask(points, size, width)
     looseness = 2.0
     for _ in range(3):
-        distance = (((lab - expected) / (looseness * spread)) ** 2).sum(-1)
+        away = (lab - expected) / (looseness * spread)
+        distance = np.einsum("hwc,hwc->hw", away, away)
         likely = np.exp(-0.5 * distance).astype(np.float32) * hull * (1 - features)
         expected = masked_blur(lab, likely + 1e-4 * known, 0.14 * width)
         looseness = 1.5
-    distance = np.sqrt((((lab - expected) / spread) ** 2).sum(-1))
+    away = (lab - expected) / spread
+    distance = np.sqrt(np.einsum("hwc,hwc->hw", away, away))
     return np.asarray(smooth_step((4.5 - distance) / 2.0) * hull, np.float32)
 
 

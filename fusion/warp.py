@@ -53,7 +53,7 @@ class WarpOptions:
     iris_match: float = 0.8
     ring: float = 1.25
     min_face_px: float = 24.0
-    grid_px: int = 288
+    grid_px: int = 240
 
 
 @dataclass(frozen=True, eq=False)
