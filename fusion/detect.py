@@ -26,6 +26,9 @@ from fusion.weights import DETECT, load_weights
 STRIDES = (8, 16, 32, 64)
 WORKING_PX = 768  # long side of what the network sees
 MIN_SIZE_PX = 12.0  # in the working picture
+LARGE_PX = 110.0  # in the working picture; larger faces are placed by a second look at COARSE of its size
+COARSE = 0.4
+COARSE_LEAST_PX = 160  # working pictures with a shorter long side get one look
 MIN_SCORE = 0.5
 TURNED_MIN_SCORE = 0.6
 MAX_FACES = 256
@@ -114,7 +117,7 @@ def find_faces(
     if min(rgb.shape[:2]) == 0:
         return []
     small, ratio = reduce_picture(rgb, working_px)
-    found = search(small, detector, min_score)
+    found = search_twice(small, detector, min_score)
     if try_turned and not len(found):
         found = _search_turned(small, detector, max(min_score, TURNED_MIN_SCORE))
     faces = [_as_face(row, ratio) for row in found]
@@ -131,6 +134,28 @@ def reduce_picture(rgb: UInt8Array, working_px: int) -> tuple[UInt8Array, FloatA
     return np.asarray(small, np.uint8), np.array([size[0] / width, size[1] / height], np.float32)
 
 
+def search_twice(rgb: UInt8Array, detector: Detector, min_score: float) -> FloatArray:
+    """`search`, with large faces looked at once more in a copy reduced to 0.4, where they are placed better.
+
+    A face larger than 110 px takes its place from the copy; if the copy does not show it, it is dropped. Costs a sixth.
+    """
+    fine = search(rgb, detector, min_score)
+    if max(rgb.shape[:2]) < COARSE_LEAST_PX:
+        return fine
+    small, ratio = reduce_picture(rgb, round(COARSE * max(rgb.shape[:2])))
+    coarse = search(small, detector, min_score)
+    coarse[:, 1:] = (coarse[:, 1:] + 0.5) / np.tile(ratio, 7) - 0.5
+    fine, coarse = fine[row_sides(fine) < LARGE_PX], coarse[row_sides(coarse) >= 0.8 * LARGE_PX]
+    rows = np.concatenate([coarse, fine])  # where both see a face, the copy wins
+    kept: FloatArray = rows[suppress(rows[:, 1:5])]
+    return kept[np.argsort(-kept[:, 0], kind="stable")]
+
+
+def row_sides(rows: FloatArray) -> FloatArray:
+    """Root of the area of the boxes of rows [K, 15], float32 [K]."""
+    return np.asarray(np.sqrt(np.prod(np.maximum(rows[:, 3:5] - rows[:, 1:3], 0), axis=1)), np.float32)
+
+
 def search(rgb: UInt8Array, detector: Detector, min_score: float) -> FloatArray:
     """Rows [K, 15] of score, box_xyxy, points in px of the working picture, best first, overlaps removed."""
     height, width = rgb.shape[:2]
@@ -141,10 +166,9 @@ def search(rgb: UInt8Array, detector: Detector, min_score: float) -> FloatArray:
         maps = [level[0].float().cpu().numpy() for level in detector(batch)]
     rows = np.concatenate([read_map(m, stride, min_score) for m, stride in zip(maps, STRIDES, strict=True)])
     rows = rows[np.argsort(-rows[:, 0], kind="stable")[:CANDIDATES]]
-    size = np.sqrt(np.prod(np.maximum(rows[:, 3:5] - rows[:, 1:3], 0), axis=1))
     centre = (rows[:, 1:3] + rows[:, 3:5]) / 2
     inside = ((centre >= 0) & (centre <= [width, height])).all(1)
-    rows = rows[(size >= MIN_SIZE_PX) & inside]
+    rows = rows[(row_sides(rows) >= MIN_SIZE_PX) & inside]
     kept: FloatArray = rows[suppress(rows[:, 1:5])[:MAX_FACES]]
     return kept
 
@@ -188,7 +212,7 @@ def _search_turned(rgb: UInt8Array, detector: Detector, min_score: float) -> Flo
     """`search` in copies turned by 90, 180 and 270 degrees; the turn with the best score wins."""
     best = np.zeros((0, 15), np.float32)
     for turns in (1, 2, 3):
-        rows = search(np.ascontiguousarray(np.rot90(rgb, turns)), detector, min_score)
+        rows = search_twice(np.ascontiguousarray(np.rot90(rgb, turns)), detector, min_score)
         if len(rows) and (not len(best) or rows[0, 0] > best[0, 0]):
             best = turn_back(rows, turns, rgb.shape[0], rgb.shape[1])
     return best

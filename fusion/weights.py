@@ -43,7 +43,7 @@ class WeightSpec:
 DETECT = WeightSpec(
     name="detect",
     file="detect.safetensors",
-    sha256="061d071a09ba7942693726ae42e1b5a2f3d0f959378bac01352026303f6d8e11",
+    sha256="89af226653ef56b7adee37c2697d8142e5deb6f121011964df6c207bf76f67ff",
     licence="Apache-2.0",
     card="detect.md",
     input_size_px=(320, 320),
