@@ -294,7 +294,16 @@ def _record(entry: dict[str, Any], job: _Job, home: Home) -> Receipt:
     """Record an output; consent is judged again in the same transaction, for a grant may be revoked by now."""
     if job.decision is None:
         return home.ledger.append(entry)
-    with consent.accept(job.decision.request, home) as (_, conn):
+    with consent.accept(job.decision.request, home) as (decision, conn):
+        if (decision.grant_ids, decision.all_synthetic) != (
+            job.decision.grant_ids,
+            job.decision.all_synthetic,
+        ):
+            raise RefusedError(
+                "consent.changed",
+                "The grants that cover this changed while it was made, so the manifest would name the wrong ones.",
+                "Ask again.",
+            )
         return home.ledger.append(entry, conn)
 
 

@@ -194,7 +194,8 @@ def test_the_life_of_a_grant(run: Run, studio: Studio, tmp_path: Path) -> None:
         ).json  # fmt: skip
         issued = run(
             "grant", "issue", "--subject", enrolled["subject"], "--grantee", ORGANISATION, "--purpose", "research",
-            "--scope", scope, "--media", "still", "--use", "internal", "--until", "2999-01-01", "--json",
+            "--scope", scope, "--media", "still", "--use", "internal", "--until", "2999-01-01",
+            "--evidence", "tests", "--json",
         ).json  # fmt: skip
         assert ORGANISATION in issued["text"]
         grants.append(issued["grant"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,14 +23,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 @report_errors
-def verify(json_output: Json = False) -> None:
+def verify(
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Checkpoints seen earlier; they must still hold.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
     """Re-derive every leaf, the root and the checkpoint's signature."""
+    from fusion.media import read_file
     from provenance import fsck
     from provenance.home import Home
 
     settings = read_settings()
     with Home.open(settings.home, settings.database_url) as home:
-        report = fsck.verify(home)
+        report = fsck.verify(home, [read_file(path, 1 << 16).decode() for path in against or ()])
     if not json_output:
         for problem in report.problems:
             say(f"{problem.code} at leaf {problem.index}: {problem.detail}")

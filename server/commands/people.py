@@ -93,8 +93,8 @@ def issue(
     media: Annotated[list[str], typer.Option(help="still and/or video.")],
     use: Annotated[list[str], typer.Option(help="internal, publish, dataset.")],
     until: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")],
+    evidence: Annotated[str, typer.Option(help="Where the signed consent is kept.")],
     jurisdiction: Annotated[list[str] | None, typer.Option(help="Where; default WORLD.")] = None,
-    evidence: Annotated[str, typer.Option(help="Where the signed consent is kept.")] = "none on file",
     json_output: Json = False,
 ) -> None:
     """Issue a signed grant of an enrolled person, and show the text they agree to."""
