@@ -64,7 +64,7 @@ class IdentityRecipe:
     hint_weight: float = 0.5
     ema: float = 0.998
     check_every_s: float = 180.0
-    readout_views: int = 6_000
+    readout_views: int = 5_000
     seed: int = 7
 
 
@@ -357,9 +357,14 @@ def finish(net: IdentityNet, material: Material, val: Labelled) -> None:
 
     def score(readout: Readout) -> float:
         genuine = verification_scores(readout.read(first), readout.read(second))
-        return rank_agreement(readout.read(clean), val.embeddings) + roc_auc(*genuine)
+        return rank_agreement(readout.read(clean), val.embeddings) + 4 * roc_auc(*genuine)
 
-    install(net, choose_readout(read_features(net, batches), wanted, score))
+    before = measure(net, val)
+    readout = choose_readout(read_features(net, batches), wanted, score)
+    install(net, readout)
+    print(
+        json.dumps({"finish": readout.settings(), "before": before, "after": measure(net, val)}), flush=True
+    )
 
 
 def save(

@@ -31,6 +31,11 @@ class Readout:
     mean: npt.NDArray[np.float64]
     wanted_mean: npt.NDArray[np.float64]
     gain: float = 1.0
+    ridge: float = 0.0
+
+    def settings(self) -> dict[str, float]:
+        """What was chosen."""
+        return {"ridge": self.ridge, "gain": self.gain}
 
     def read(self, features: FloatArray) -> FloatArray:
         """[N, 512] → [N, 256] of unit length."""
@@ -65,7 +70,7 @@ def solve_readout(features: FloatArray, wanted: FloatArray, ridge: float) -> Rea
     a, b = features - mean, wanted - wanted_mean
     gram = a.T @ a
     penalty = ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return Readout(np.linalg.solve(gram + penalty, a.T @ b), mean, wanted_mean)
+    return Readout(np.linalg.solve(gram + penalty, a.T @ b), mean, wanted_mean, ridge=ridge)
 
 
 @torch.inference_mode()
@@ -87,9 +92,13 @@ def choose_readout(
 
 @torch.no_grad()
 def install(net: IdentityNet, readout: Readout, seed: int = 0) -> None:
-    """Write a readout into the last layer; its 256 numbers are turned into 512 without changing a cosine."""
-    rng = np.random.default_rng(seed)
-    basis = np.linalg.qr(rng.standard_normal((EMBEDDING_SIZE, readout.weight.shape[1])))[0]  # [512, 256]
+    """Write a readout into the last layer; its 256 numbers are turned into 512 without changing a cosine.
+
+    The halves (of the picture, of its mirror image) stay halves, so that mirroring the picture swaps them.
+    """
+    half = readout.weight.shape[1] // 2
+    block = np.linalg.qr(np.random.default_rng(seed).standard_normal((EMBEDDING_SIZE // 2, half)))[0]
+    basis = np.kron(np.eye(2), block)  # [512, 256], orthonormal columns
     weight = readout.gain * readout.weight @ basis.T
     bias = readout.wanted_mean @ basis.T - readout.mean @ weight
     net.project.weight.copy_(torch.from_numpy(weight.T))
