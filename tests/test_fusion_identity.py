@@ -356,5 +356,5 @@ def test_the_shipped_network_agrees_with_the_teacher_on_unseen_portraits() -> No
     crops = portraits.crops[:64]
     embeddings = embed_teacher(teacher, centre_crop(crops))
     numbers = measure(load_identity(), Labelled(crops, embeddings))
-    assert numbers["spearman"] > 0.65
-    assert numbers["auc_strong"] > 0.97
+    assert numbers["spearman"] > 0.72
+    assert numbers["auc_strong"] > 0.985
