@@ -236,7 +236,9 @@ class PortraitModel:
         if self.refiner is not None:
             from facesets.refiner import refine
 
-            picture = refine(self.refiner, picture, place, seed=(nobody.seed, nobody.index))
+            sharp = refine(self.refiner, picture, place, seed=(nobody.seed, nobody.index))
+            inside = sample(self.face_mask, place)[..., None]  # in hair and clothes the refiner draws a grid
+            picture = np.asarray(inside * sharp + (1 - inside) * picture, np.float32)
         scale = size / CANVAS_PX
         if size != CANVAS_PX:
             picture = np.asarray(
