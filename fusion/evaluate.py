@@ -136,17 +136,17 @@ def paste_face(
     return WarpResult(rgb, inside.astype(np.float32) / np.float32(255), (0, 0, width, height), altered)
 
 
-def seam_delta_e(output: WarpResult, target_rgb: UInt8Array, width_px: float) -> float:
-    """Colour step that the seam adds: mean over the line where the mask passes 0.5 of the CIE76 distance between
-    the step in the output and the step in the untouched target, each from a band within to a band without.
+def seam_delta_e(output: WarpResult, target_rgb: UInt8Array, width_px: float, level: float = 0.05) -> float:
+    """Colour step that the seam adds: mean along the seam of the CIE76 distance between the step in the output
+    and the step in the untouched target, each from a band within to a band without.
 
-    The bands are 4 % of the face's width wide. 0 for a swap that changes nothing.
+    The seam is the outer line where the source's share passes `level`; eyes and mouth within are no seam. The
+    bands are 4 % of the face's width wide. 0 for a swap that changes nothing.
     """
     x0, y0, x1, y1 = output.roi_xyxy
     scale = min(1.0, 80.0 / width_px)
     size = (max(8, round((y1 - y0) * scale)), max(8, round((x1 - x0) * scale)))
-    inside = (blend.resize(output.mask, size) > 0.5).astype(np.float32)
-    inside = cv2.copyMakeBorder(inside[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT).astype(np.float32)
+    inside = _filled(blend.resize(output.mask, size) > level)
     line = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     if not line.any():
         return 0.0
@@ -154,6 +154,15 @@ def seam_delta_e(output: WarpResult, target_rgb: UInt8Array, width_px: float) ->
         _step(picture[y0:y1, x0:x1], inside, 0.04 * width_px * scale) for picture in (output.rgb, target_rgb)
     ]
     return float(np.linalg.norm(steps[0] - steps[1], axis=-1)[line].mean())
+
+
+def _filled(inside: npt.NDArray[np.bool_]) -> FloatArray:
+    """Outermost outlines of a region, filled; the picture's rim is always outside."""
+    bits = inside.astype(np.uint8)
+    bits[[0, -1]] = 0
+    bits[:, [0, -1]] = 0
+    outlines, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(bits, outlines, -1, 1, cv2.FILLED), np.float32)
 
 
 def _step(rgb: UInt8Array, inside: FloatArray, band_px: float) -> FloatArray:

@@ -1,5 +1,8 @@
 """The bench's measures on pictures whose answer is known."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_fusion_warp import BROWN, PALE, landmarks, picture
@@ -87,3 +90,69 @@ def test_intervals_cover_the_mean() -> None:
     low, high = evaluate.bootstrap_interval(samples)
     assert low < samples.mean() < high
     assert 0.1 < high - low < 0.3
+
+
+SHARED = Path(os.environ.get("FACSIMILE_SHARED", Path(__file__).resolve().parents[1].parent / "shared"))
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(
+    not (SHARED / "teachers").is_dir(), reason="needs the training material beside the checkout"
+)
+def test_swaps_of_portraits_keep_the_bars_on_a_few_pairs() -> None:
+    """The bars of the bench at n = 10 + 10, by a recogniser that no part of the engine has seen."""
+    import torch
+
+    from fusion import align, landmark
+    from fusion.face import Face
+    from fusion.train.teacher import TEACHER_POINTS_112X96, load_teacher
+
+    teacher = load_teacher(SHARED / "teachers" / "mobilefacenet_128d.safetensors")
+    net = landmark.load_landmarker()
+
+    def locate(rgb: np.ndarray, near: np.ndarray) -> np.ndarray:
+        face = Face(align.landmarks_box(near), align.five_points(near), 1.0, near)
+        return landmark.find_landmarks(rgb, face, net)
+
+    def embed(rgb: np.ndarray, points: np.ndarray) -> np.ndarray:
+        matrix = align.similarity_from_points(align.five_points(points), np.asarray(TEACHER_POINTS_112X96))
+        crop = torch.from_numpy(align.warp_crop(rgb, matrix, (96, 112))).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            x = (crop.float() - 127.5) / 128
+            both = teacher(torch.cat([x, x.flip(3)])).reshape(-1).numpy()
+        return np.asarray(both / np.linalg.norm(both), np.float32)
+
+    people = read_test_portraits(40)
+    bench = evaluate.Bench(people, {"teacher": embed}, locate)
+    points = {name: portrait.landmarks_px for name, portrait in people.items()}
+    pairs = {
+        kind: evaluate.choose_pairs(points, 10, similar=kind == "similar") for kind in ("similar", "random")
+    }
+    rows = {
+        (row.case, row.metric): row.value
+        for row in evaluate.bench_engines(bench, {"warp": warp_face, "paste": evaluate.paste_face}, pairs)
+    }
+    assert rows["warp/similar", "id_top1:teacher"] >= 0.8
+    assert rows["warp/random", "id_top1:teacher"] >= 0.7
+    assert rows["warp/similar", "id_cos_target:teacher"] <= 0.5
+    for kind in pairs:
+        assert rows[f"warp/{kind}", "pose_deg"] <= 4
+        assert rows[f"warp/{kind}", "seam_delta_e"] < rows[f"paste/{kind}", "seam_delta_e"]
+
+
+def read_test_portraits(count: int) -> dict[str, evaluate.Portrait]:
+    """The first portraits of the test split by name, with their labels."""
+    import csv
+
+    import cv2
+
+    with (SHARED / "data" / "portraits.csv").open(encoding="utf-8") as stream:
+        names = sorted(row["file"] for row in csv.DictReader(stream) if row["split"] == "test")[:count]
+    labels = np.load(SHARED / "data" / "portraits_landmarks478.npz")
+    row_of = {str(name): k for k, name in enumerate(labels["name"])}
+    people = {}
+    for name in names:
+        bgr = cv2.imread(str(SHARED / "data" / "portraits" / name))
+        points = labels["points"][row_of[name]][:, :2].astype(np.float32)
+        people[name] = evaluate.Portrait(name, np.ascontiguousarray(bgr[..., ::-1]), points)
+    return people

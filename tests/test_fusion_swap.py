@@ -6,8 +6,11 @@ from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion.align import five_points, landmarks_box
 from fusion.face import Face
-from fusion.swap import ENGINES, Perception, swap_faces
+from fusion.swap import ENGINES, Perception, load_perception, swap_faces
+from fusion.weights import REGISTRY
 from provenance.errors import FaceError, UsageError
+
+WEIGHTS_SHIPPED = all(spec.sha256 for spec in REGISTRY.values())
 
 
 def face(points: np.ndarray) -> Face:
@@ -81,3 +84,12 @@ def test_perception_fills_every_face_and_finds_once(scene: tuple[np.ndarray, lis
     assert faces[1].embedding[1] == 1
     nobody = Perception(find=lambda _: [], locate=lambda _, f: [], embed=lambda _, f: np.zeros((0, 512)))
     assert nobody.analyse(rgb) == []
+
+
+@pytest.mark.skipif(not WEIGHTS_SHIPPED, reason="weights of a network have not been shipped yet")
+def test_the_shipped_networks_load_as_one_bundle() -> None:
+    perception = load_perception()
+    assert set(perception.models) == {"detect", "landmark", "identity", "face_shape"}
+    assert all(len(digest) == 64 for digest in perception.models.values())
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3)).astype(np.uint8)
+    assert perception.analyse(noise) == []
