@@ -51,6 +51,25 @@ def test_paste_changes_only_the_oval(people: dict[str, evaluate.Portrait]) -> No
     assert (out.rgb[out.altered] != target.rgb[out.altered]).any()
 
 
+def test_a_membrane_is_harmonic_within_and_untouched_without() -> None:
+    y, x = np.mgrid[:96, :80].astype(np.float32)
+    linear = np.stack([x, y, x - y], -1)  # harmonic, so it must come back
+    inside = np.hypot(x - 40, y - 48) < 30
+    dented = np.where(inside[..., None], 0, linear).astype(np.float32)
+    solved = evaluate.membrane(dented, inside, rounds=200)
+    assert (solved[~inside] == linear[~inside]).all()
+    assert np.abs(solved - linear).max() < 4
+    assert np.abs(solved - linear).mean() < 0.5
+
+
+def test_the_paste_takes_the_sources_texture(people: dict[str, evaluate.Portrait]) -> None:
+    source, target = people["p1"], people["p0"]
+    out = evaluate.paste_face(target.rgb, target.landmarks_px, source.rgb, source.landmarks_px)
+    x, y = np.rint(target.landmarks_px[468]).astype(int)
+    change = np.abs(out.rgb.astype(int) - target.rgb)
+    assert change[y - 15 : y + 15, x - 20 : x + 20].mean() > 5
+
+
 def test_high_frequencies(people: dict[str, evaluate.Portrait]) -> None:
     import cv2
 
