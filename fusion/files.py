@@ -43,7 +43,7 @@ def write_file_atomically(path: Path, data: bytes, *, inputs: Iterable[Path] = (
     the folder missing or closed to us, …; then nothing of the new file stays and an old one is untouched. A
     symbolic link at `path` is replaced, not followed.
     """
-    _check_writable(path, inputs)
+    check_writable(path, inputs)
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         try:
@@ -86,7 +86,20 @@ def _cannot_read(path: Path, error: OSError | ValueError) -> InputError:
     )
 
 
-def _check_writable(path: Path, inputs: Iterable[Path]) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing; StoreError `store.*` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _cannot_write(folder, error) from error
+
+
+def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """UsageError where an output would overwrite an input, StoreError where it cannot be a file; writes nothing."""
+    if not path.parent.is_dir():
+        raise StoreError(
+            "store.no_folder", f"The folder {path.parent} does not exist.", "Make it, or name another one."
+        )
     for other in inputs:
         with suppress(OSError, ValueError):
             if os.path.samefile(path, other):

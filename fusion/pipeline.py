@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from fusion.face import Face, UInt8Array
+from fusion.files import make_folder
 from fusion.media import Format, encode_picture, format_of_output, read_picture, write_file_atomically
 from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
 from provenance import __version__, claim, consent, signing, watermark, xmp
@@ -132,6 +133,7 @@ def sample(
 
     model = model or PortraitModel.load()
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    make_folder(folder)
     sealed = []
     for number, nobody in enumerate(model.draw(seed, request.count)):
         watch = Stopwatch()

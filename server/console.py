@@ -12,7 +12,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from provenance.errors import ConsentError, FacsimileError
+from facesets.errors import FacesetError
+from provenance.errors import ConsentError, FacsimileError, InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +63,10 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
         except FacsimileError as error:
             _print_error(error, as_json=bool(kwargs.get("json_output")))
             raise typer.Exit(error.exit_code) from None
+        except FacesetError as error:
+            told = InputError(error.code, error.cause, error.next_step)
+            _print_error(told, as_json=bool(kwargs.get("json_output")))
+            raise typer.Exit(told.exit_code) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except BrokenPipeError:

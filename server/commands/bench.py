@@ -176,7 +176,7 @@ def _as_markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _write(suite: str, rows: Sequence[dict[str, Any]], markdown: str, out: Path, json_output: bool) -> None:
-    from fusion.files import write_file_atomically
+    from fusion.files import make_folder, write_file_atomically
     from fusion.weights import REGISTRY
     from provenance import __version__
 
@@ -187,7 +187,7 @@ def _write(suite: str, rows: Sequence[dict[str, Any]], markdown: str, out: Path,
         "rows": list(rows),
         "models": {spec.name: spec.sha256 for spec in REGISTRY.values()},
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_file_atomically(out / "bench.json", json.dumps(payload, indent=2).encode())
     write_file_atomically(out / "bench.md", markdown.encode())
     if json_output:

@@ -77,6 +77,7 @@ def fuse(
     json_output: Json = False,
 ) -> None:
     """Put a source's identity onto a target's face: consent first, sealed, recorded, then released."""
+    from fusion.files import check_writable
     from fusion.media import LIMITS, read_file
     from fusion.pipeline import fuse as fuse_picture
     from fusion.request import FuseRequest
@@ -84,6 +85,7 @@ def fuse(
     from provenance.home import Home
 
     settings = read_settings()
+    check_writable(out, [*source, target])
     request = FuseRequest(
         sources=tuple(read_file(path, LIMITS.max_bytes) for path in source),
         target=read_file(target, LIMITS.max_bytes),

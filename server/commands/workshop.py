@@ -52,10 +52,13 @@ def train(
         train_landmark(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
     elif network is Network.IDENTITY:
         from fusion.train.identity import IdentityRecipe, train_identity
+        from fusion.weights import write_weights
 
         teacher = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
         recipe = IdentityRecipe(minutes=minutes, threads=threads)
-        train_identity(data, run, teacher, recipe=recipe, resume=resume)
+        net = train_identity(data, run, teacher, recipe=recipe, resume=resume)
+        sha256 = write_weights(run / "identity.safetensors", net.state_dict())
+        say(f"identity.safetensors sha256 {sha256}")
     else:
         from facesets.train_sample import train as train_sample
 
