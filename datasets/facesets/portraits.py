@@ -197,6 +197,12 @@ class PortraitModel:
             cv2.GaussianBlur(cv2.erode(mask, np.ones((9, 9))), (0, 0), 4.0)[..., None], np.float32
         )
 
+    @cached_property
+    def refined_mask(self) -> FloatArray:
+        """Where the refiner is believed, float32 [256, 256, 1] on the mean face: soft, well inside the face oval."""
+        inner = cv2.erode(self.face_mask, np.ones((25, 25)))
+        return np.asarray(cv2.GaussianBlur(inner, (0, 0), 5.0)[..., None], np.float32)
+
     def _calm(self, place: FloatArray) -> FloatArray:
         """The map [256, 256, 2] smoothed outside the face, where a turned head folds its triangles."""
         smooth = cv2.merge([cv2.GaussianBlur(cv2.medianBlur(p, 5), (0, 0), 2.5) for p in cv2.split(place)])
@@ -237,7 +243,7 @@ class PortraitModel:
             from facesets.refiner import refine
 
             sharp = refine(self.refiner, picture, place, seed=(nobody.seed, nobody.index))
-            inside = sample(self.face_mask, place)[..., None]  # in hair and clothes the refiner draws a grid
+            inside = sample(self.refined_mask, place)[..., None]  # beyond it the refiner draws a grid
             picture = np.asarray(inside * sharp + (1 - inside) * picture, np.float32)
         scale = size / CANVAS_PX
         if size != CANVAS_PX:
