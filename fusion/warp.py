@@ -43,13 +43,13 @@ class WarpOptions:
 
     shape_blend: float = 0.7
     gain_cap: float = 2.5
-    light_scale: float = 0.10
-    feather: float = 0.10
+    light_scale: float = 0.25
+    feather: float = 0.06
     bands: int = 6
     keep_mouth: bool = True
     keep_eyes: bool = True
     mirror: bool = True
-    lips_match: float = 0.6
+    lips_match: float = 0.4
     iris_match: float = 0.8
     ring: float = 1.25
     min_face_px: float = 24.0
