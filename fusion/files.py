@@ -96,10 +96,8 @@ def make_folder(folder: Path) -> None:
 
 def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
     """UsageError where an output would overwrite an input, StoreError where it cannot be a file; writes nothing."""
-    if not path.parent.is_dir():
-        raise StoreError(
-            "store.no_folder", f"The folder {path.parent} does not exist.", "Make it, or name another one."
-        )
+    if _is_missing(path.parent):
+        raise StoreError("store.no_folder", f"The folder of {path} does not exist.", "Make it and retry.")
     for other in inputs:
         with suppress(OSError, ValueError):
             if os.path.samefile(path, other):
@@ -111,6 +109,14 @@ def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise StoreError("store.not_a_file", f"{path} is {kind}.", "Name a file for the output.")
+
+
+def _is_missing(folder: Path) -> bool:
+    """Whether a folder is surely not there; one that may not be looked at is told by the write itself."""
+    try:
+        return not folder.is_dir()
+    except OSError:
+        return False
 
 
 def _write_synced(path: Path, data: bytes) -> None:
