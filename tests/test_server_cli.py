@@ -241,6 +241,23 @@ def test_the_life_of_a_grant(run: Run, studio: Studio, tmp_path: Path) -> None:
     assert run("audit", "verify", "--json").json["ok"] is True
 
 
+def test_doctor_tells_the_device_the_weights_and_the_ledger(run: Run, studio: Studio) -> None:
+    told = run("doctor", "--json", home=studio.home_path).json
+    assert told["device"].startswith(("cpu", "cuda"))
+    assert {row["name"]: row["state"] for row in told["weights"]} == dict.fromkeys(
+        ("detect", "landmark", "identity", "face_shape"), "sound"
+    )
+    assert told["ledger"]["state"] == "sound"
+    assert told["ledger"]["certificate until"] > "2026-01-01"
+    assert told["libraries"]["c2pa-python"] == "0.38.1"
+
+
+def test_doctor_without_a_home_says_what_to_do(run: Run) -> None:
+    told = run("doctor", "--json")
+    assert told.code == 0
+    assert "home.missing" in told.json["ledger"]["state"]
+
+
 def test_audit_shows_entries_checkpoint_and_proof(run: Run, studio: Studio) -> None:
     index = studio.people[0].receipt.index
     entries = run("audit", "entries", "--json", home=studio.home_path).json["entries"]

@@ -112,7 +112,12 @@ def _ledger(path: Path, database_url: str | None) -> dict[str, object]:
     try:
         with Home.open(path, database_url) as home:
             report = verify(home)
-            return {"state": "sound" if report.ok else "broken", "leaves": report.size, "root": report.root}
+            return {
+                "state": "sound" if report.ok else "broken",
+                "leaves": report.size,
+                "root": report.root,
+                "certificate until": home.keys.expires_at.date().isoformat(),
+            }
     except FacsimileError as error:
         return {"state": f"{error.code}: {error.cause}", "next": error.next_step}
 
