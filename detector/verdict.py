@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from provenance.claim import SYNTHETIC_SOURCE_TYPES
 from provenance.hashes import PERCEPTUAL_OTHER
 
 
@@ -29,14 +30,7 @@ class Verdict(StrEnum):
 ManifestState = Literal["valid", "tampered", "untrusted", "none"]
 Band = Literal["none", "weak", "moderate", "strong", "inconclusive", "not_applicable"]
 
-SYNTHETIC_SOURCE_TYPES = frozenset(
-    {
-        "trainedAlgorithmicMedia",
-        "compositeWithTrainedAlgorithmicMedia",
-        "compositeSynthetic",
-        "algorithmicMedia",
-    }
-)
+DECLARES_SYNTHESIS = frozenset(url.rsplit("/", 1)[-1] for url in SYNTHETIC_SOURCE_TYPES)
 """IPTC digital source types that declare synthesis (cv.iptc.org/newscodes/digitalsourcetype)."""
 
 
@@ -67,7 +61,7 @@ class Evidence:
 
     @property
     def declares_synthetic(self) -> bool:
-        return self.source_type in SYNTHETIC_SOURCE_TYPES
+        return self.source_type in DECLARES_SYNTHESIS
 
 
 @dataclass(frozen=True)

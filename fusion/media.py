@@ -34,6 +34,7 @@ from provenance.errors import MediaError, UsageError
 
 __all__ = [
     "LIMITS",
+    "PICTURE_SUFFIXES",
     "Format",
     "Header",
     "Limits",
@@ -57,6 +58,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SUFFIXES = {".jpg": Format.JPEG, ".jpeg": Format.JPEG, ".png": Format.PNG, ".webp": Format.WEBP}
+PICTURE_SUFFIXES = frozenset(_SUFFIXES)
+"""Endings, in lower case, of the names that pictures go by in a folder."""
 
 
 def read_picture(data: bytes, limits: Limits = LIMITS) -> Picture:

@@ -224,12 +224,12 @@ def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -
     with watch.stage("sign"):
         signed = _sign(encoded, output.format.mime, asset_id.hex(), job, home)
     with watch.stage("record"):
-        content = content_sha256(signed)
-        receipt = _record(_entry(signed, marked, asset_id.hex(), job, home), job, home)
+        entry = _entry(signed, marked, asset_id.hex(), job, home)
+        receipt = _record(entry, job, home)
     with watch.stage("release"):
         write_file_atomically(output.path, signed)
     details = {**output.details, "models": job.models, "timings_ms": watch.timings_ms}
-    return Sealed(output.path, asset_id.hex(), content, receipt, details)
+    return Sealed(output.path, asset_id.hex(), entry["content_sha256"], receipt, details)
 
 
 def _sign(encoded: bytes, mime: str, asset_id: str, job: _Job, home: Home) -> bytes:

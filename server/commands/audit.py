@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from server.console import Json, emit, report_errors, say, table
-from server.settings import read_settings
+from server.deps import open_home
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,10 +32,8 @@ def verify(
     """Re-derive every leaf, the root and the checkpoint's signature."""
     from fusion.media import read_file
     from provenance import fsck
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         report = fsck.verify(home, [read_file(path, 1 << 16).decode() for path in against or ()])
     if not json_output:
         for problem in report.problems:
@@ -50,10 +48,8 @@ def verify(
 @report_errors
 def checkpoint(json_output: Json = False) -> None:
     """Print the signed checkpoint, a C2SP note; give it to a witness."""
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         note = home.ledger.checkpoint()
     if json_output:
         emit({"checkpoint": note})
@@ -67,10 +63,8 @@ def entries(
     json_output: Json = False,
 ) -> None:
     """List the entries of the ledger."""
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         found = list(home.ledger.entries(since))
     if json_output:
         emit({"entries": [asdict(entry) for entry in found]})
@@ -91,10 +85,8 @@ def proof(
     json_output: Json = False,
 ) -> None:
     """Show the inclusion proof of one leaf (RFC 6962)."""
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         entry = home.ledger.entry(index)
         found = home.ledger.inclusion_proof(index)
     payload = {"index": index, "leaf_sha256": entry.leaf_sha256, **asdict(found)}

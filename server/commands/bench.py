@@ -89,10 +89,10 @@ def bench_fusion(
 
 
 def _pictures(folder: Path) -> Iterator[UInt8Array]:
-    from fusion.media import LIMITS, read_file, read_picture
+    from fusion.media import LIMITS, PICTURE_SUFFIXES, read_file, read_picture
 
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
             yield read_picture(read_file(path, LIMITS.max_bytes)).rgb
 
 

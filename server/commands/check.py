@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.console import Json, emit, error_payload, report_errors, say, table
-from server.settings import read_settings
+from server.deps import open_home
 
 if TYPE_CHECKING:
     from detector.check import Report
@@ -31,7 +31,6 @@ def check(
     from detector.check import Checker
     from fusion.media import LIMITS, read_file, write_file_atomically
     from provenance.errors import FacsimileError, UsageError
-    from provenance.home import Home
     from server.report import render_html, render_json
 
     if report is not None and report.suffix not in {".json", ".html"}:
@@ -40,10 +39,9 @@ def check(
             f"{report.name} is neither .json nor .html.",
             "Name the report *.json or *.html.",
         )
-    settings = read_settings()
     reports: list[Report] = []
     failures: list[tuple[Path, FacsimileError]] = []
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         checker = Checker(home)
         for path in _expand(files):
             try:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from server.console import Json, emit, report_errors, say, table
-from server.settings import read_settings
+from server.deps import open_home
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 
@@ -49,10 +49,8 @@ def sample(
     """Draw portraits of people who don't exist, sealed as wholly synthetic."""
     from fusion.pipeline import sample as sample_people
     from fusion.request import SampleRequest
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         made = sample_people(SampleRequest(count, seed, size), home, out)
     if json_output:
         emit({"files": [sealed.as_dict() for sealed in made]})
@@ -82,9 +80,7 @@ def fuse(
     from fusion.pipeline import fuse as fuse_picture
     from fusion.request import FuseRequest
     from fusion.swap import load_perception
-    from provenance.home import Home
 
-    settings = read_settings()
     check_writable(out, [*source, target])
     request = FuseRequest(
         sources=tuple(read_file(path, LIMITS.max_bytes) for path in source),
@@ -96,7 +92,7 @@ def fuse(
         face=face,
         mapping=tuple(map_ or ()),
     )
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         sealed = fuse_picture(request, home, load_perception("cpu"), out)
     if json_output:
         emit(sealed.as_dict())

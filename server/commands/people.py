@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from server.console import Json, emit, report_errors, say, table
-from server.settings import read_settings
+from server.deps import open_home
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,17 +43,15 @@ def enrol(
     from fusion.request import only_face
     from fusion.swap import load_perception
     from provenance import subjects
-    from provenance.home import Home
     from provenance.records import AdultVerified, Profile, PublicFigure
 
-    settings = read_settings()
     verified_on = date.today() if adult_verified_on is None else _date(adult_verified_on)
     profile = Profile.make(
         name=name,
         adult_verified=AdultVerified.make(method=adult_verified, date=verified_on),
         public_figure=PublicFigure.make(is_public_figure=public_figure, evidence=evidence),
     )
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         perception = load_perception("cpu")
         pictures = [read_picture(read_file(path, LIMITS.max_bytes)) for path in image]
         embeddings = [only_face(perception.analyse(picture.rgb)).embedding for picture in pictures]
@@ -73,10 +71,8 @@ def erase(
 ) -> None:
     """Destroy a person's key, template and profile; the ledger stays intact."""
     from provenance import subjects
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         receipt = subjects.erase(home, subject)
     if json_output:
         emit({"subject": subject, "ledger": {"index": receipt.index, "root": receipt.root}})
@@ -99,10 +95,8 @@ def issue(
 ) -> None:
     """Issue a signed grant of an enrolled person, and show the text they agree to."""
     from provenance import grants
-    from provenance.home import Home
     from provenance.records import GrantTerms
 
-    settings = read_settings()
     fields: dict[str, Any] = {
         "subject_id": subject,
         "grantee": grantee,
@@ -120,7 +114,7 @@ def issue(
     draft = GrantTerms.make(consent_text_sha256="0" * 64, **fields)
     text = grants.grant_text(draft)
     terms = GrantTerms.make(consent_text_sha256=hashlib.sha256(text.encode()).hexdigest(), **fields)
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         grant = grants.issue(home, terms)
     if json_output:
         emit({"grant": grant.id, "subject": subject, "text": text, "ledger_index": grant.issued_index})
@@ -133,10 +127,8 @@ def issue(
 def list_grants(json_output: Json = False) -> None:
     """List every grant, in the order of issue."""
     from provenance import grants
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         found = grants.list_grants(home)
     rows = [(grant.id, grant.subject_id, grant.issued_index, grant.revoked_at or "") for grant in found]
     columns = ("grant", "subject", "leaf", "revoked")
@@ -153,10 +145,8 @@ def show(
 ) -> None:
     """Show the terms of one grant, its signature verified."""
     from provenance import grants
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         stored = grants.find_grant(home, grant)
         terms = grants.open_grant(stored.jws, home.keys).model_dump(mode="json")
     if json_output:
@@ -173,10 +163,8 @@ def revoke(
 ) -> None:
     """Withdraw a grant for good, effective at once."""
     from provenance import grants
-    from provenance.home import Home
 
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         receipt = grants.revoke(home, grant, reason)
     if json_output:
         emit({"grant": grant, "ledger": {"index": receipt.index, "root": receipt.root}})

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from server.console import Json, emit, report_errors, say
-from server.settings import read_settings
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+from server.deps import open_home
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,11 +26,10 @@ def declare(
     json_output: Json = False,
 ) -> None:
     """Record, under your name, that every picture in a folder shows only people who don't exist."""
-    from fusion.media import LIMITS, read_file
+    from fusion.media import LIMITS, PICTURE_SUFFIXES, read_file
     from provenance.declarations import declare_synthetic
     from provenance.errors import UsageError
     from provenance.hashes import content_sha256
-    from provenance.home import Home
 
     if not synthetic:
         raise UsageError(
@@ -40,10 +37,9 @@ def declare(
         )
     if not folder.is_dir():
         raise UsageError("declare.folder", f"{folder} is no folder.", "Name a folder of pictures.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     hashes = [content_sha256(read_file(path, LIMITS.max_bytes)) for path in files]
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    with open_home() as home:
         declared = declare_synthetic(home, hashes, evidence)
     if json_output:
         emit(
@@ -66,13 +62,11 @@ def preview(
     json_output: Json = False,
 ) -> None:
     """Draw a contact sheet of a folder, by name, sealed like every output."""
-    from fusion.media import LIMITS, read_file
+    from fusion.media import LIMITS, PICTURE_SUFFIXES, read_file
     from fusion.pipeline import sheet
-    from provenance.home import Home
 
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    settings = read_settings()
-    with Home.open(settings.home, settings.database_url) as home:
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    with open_home() as home:
         pictures = [read_file(path, LIMITS.max_bytes) for path in files]
         sealed = sheet(pictures, home, out, columns=columns, tile_px=tile)
     if json_output:
