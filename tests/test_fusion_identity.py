@@ -28,9 +28,18 @@ from fusion.identity import (
     load_identity,
     mean_embedding,
 )
-from fusion.train.identity import IdentityRecipe, Labelled, Student, fold, losses, measure, train_identity
+from fusion.pose import load_shape_model
+from fusion.train.identity import Student, fold, losses, measure, train_identity
 from fusion.train.identity_crops import POINT_COLUMNS, Blender, Portraits, centre_crop, read_portraits
-from fusion.train.identity_head import choose_readout, install, refresh_norms, solve_readout
+from fusion.train.identity_head import (
+    choose_readout,
+    install,
+    penultimate,
+    project,
+    refresh_norms,
+    solve_readout,
+)
+from fusion.train.identity_material import IdentityRecipe, Labelled
 from fusion.train.identity_report import (
     binomial_interval,
     fit_threshold,
@@ -38,6 +47,7 @@ from fusion.train.identity_report import (
     roc_auc,
     verification_scores,
 )
+from fusion.train.identity_swaps import Swapper
 from fusion.train.identity_views import expose, move, strong_view, worsen
 from fusion.train.teacher import MobileFaceNet, embed_teacher, load_teacher
 from fusion.weights import IDENTITY
@@ -179,6 +189,14 @@ def test_exact_interval_of_a_proportion() -> None:
 # --- the recipe
 
 
+def seen_head(rng: np.random.Generator) -> np.ndarray:
+    """Landmarks [478, 3] of a head near the mean, 140 px wide in a picture of 256 px; irises at the eyes' corners."""
+    model = load_shape_model()
+    head = model.mean + np.tensordot(rng.normal(0, 0.7, len(model.identity)), model.identity, 1)
+    head = np.concatenate([head, head[[33] * 5 + [263] * 5]]) * [1, -1, 1]
+    return head / np.ptp(head[:, 0]) * 140 + [128, 128, 0]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder laid out like the portraits, of noise, and a teacher with random weights."""
@@ -197,13 +215,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"file": name, "split": split, "gender_label": "x", "group_label": "abc"[number % 3], **row}
         )
         names.append(name)
-        landmarks.append(rng.uniform(60, 200, (478, 3)))
+        landmarks.append(seen_head(rng))
     with (root / "portraits.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    points16 = np.sort(np.stack(landmarks), axis=1).astype(np.float16)
-    np.savez(root / "portraits_landmarks478.npz", name=np.array(names), points=points16)
+    points16 = np.stack(landmarks).astype(np.float16)
+    scores = np.ones(len(names), np.float32)
+    np.savez(root / "portraits_landmarks478.npz", name=np.array(names), points=points16, score=scores)
     torch.manual_seed(3)
     safetensors.torch.save_file(MobileFaceNet().state_dict(), str(root / "teacher.safetensors"))
     return root
@@ -245,6 +264,33 @@ def test_a_blend_lies_between_its_parents() -> None:
     means = [float(blender.draw(rng).mean()) for _ in range(40)]
     assert all(39 <= mean <= 201 for mean in means)
     assert sum(60 < mean < 180 for mean in means) >= 12
+
+
+def test_a_swap_has_the_targets_surroundings_and_the_sources_face(folder: Path) -> None:
+    swapper = Swapper(folder, "train")
+    drawn = [swapper.draw(np.random.default_rng([3, n])) for n in range(4)]
+    again = swapper.draw(np.random.default_rng([3, 0]))
+    np.testing.assert_array_equal(drawn[0], again)
+    portraits = read_portraits(folder, "train").crops.astype(int)
+    for crop in drawn:
+        away = np.abs(portraits - crop)
+        assert away[:, :12].mean((1, 2, 3)).min() < 30  # one portrait's hair
+        assert away[:, 50:90, 40:80].mean((1, 2, 3)).min() > 2  # and no portrait's own face
+
+
+def test_pairs_that_the_engine_refuses_end_in_an_error(folder: Path) -> None:
+    swapper = Swapper(folder, "train")
+    swapper.portraits = replace(swapper.portraits, points=swapper.portraits.points * 0)
+    with pytest.raises(InputError) as caught:
+        swapper.draw(np.random.default_rng(0))
+    assert caught.value.code == "train.data"
+
+
+def test_the_networks_own_last_layer_can_be_kept() -> None:
+    net, x = IdentityNet(), torch.rand(3, 3, 112, 96)
+    ours = project(net, penultimate(net, x).detach().numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(ours, torch.nn.functional.normalize(net.head(net.maps(x)[-1])), atol=1e-5)
 
 
 def test_views_are_worse_pictures_of_the_same_size() -> None:

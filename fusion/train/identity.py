@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -23,57 +23,22 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fusion.identity import EMBEDDING_SIZE, WIDTHS, IdentityNet
-from fusion.train.identity_crops import Blender, Portraits, centre_crop, read_portraits
-from fusion.train.identity_head import Readout, choose_readout, install, read_features, refresh_norms
+from fusion.train.identity_crops import centre_crop, read_portraits
+from fusion.train.identity_head import choose_readout, install, project, read_features, refresh_norms
+from fusion.train.identity_material import (
+    TEACHER_SIZE,
+    IdentityRecipe,
+    Labelled,
+    Material,
+    label_crops,
+    stored,
+)
 from fusion.train.identity_report import quantile_threshold, rank_agreement, roc_auc, verification_scores
-from fusion.train.identity_views import expose, move, strong_view, worsen
-from fusion.train.teacher import MobileFaceNet, embed_teacher, load_teacher, teacher_input
+from fusion.train.identity_views import strong_view
+from fusion.train.teacher import load_teacher, teacher_input
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
-
-TEACHER_SIZE = 256
-
-
-@dataclass(frozen=True)
-class IdentityRecipe:
-    """Settings of one run.
-
-    readout_views  views on which the last layer is solved in the end
-    minutes        length of the whole run, slices before a resume included; the learning rate ends there
-    steps          if not 0, the run also ends after so many steps
-    blends         people made out of two portraits, in shards of `shard`
-    real_share     part of every batch that are untouched portraits
-    mild_share     part of the views that are only moved, at the beginning and from the middle of the run on
-    hint_share     part of every batch whose maps are compared with the teacher's, until 70 % of the run
-    """
-
-    minutes: float = 80.0
-    steps: int = 0
-    threads: int = 1
-    batch: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    blends: int = 9_216
-    shard: int = 512
-    shard_every: int = 40
-    real_share: float = 0.4
-    mild_share: tuple[float, float] = (0.8, 0.3)
-    hint_share: float = 0.5
-    relation_weight: float = 10.0
-    hint_weight: float = 0.5
-    ema: float = 0.998
-    check_every_s: float = 180.0
-    readout_views: int = 5_000
-    seed: int = 7
-
-
-@dataclass(eq=False)
-class Labelled:
-    """Crops uint8 [N, 136, 120, 3] RGB with the teacher's embeddings of them [N, 256]."""
-
-    crops: UInt8Array
-    embeddings: FloatArray
 
 
 class Student(nn.Module):
@@ -92,75 +57,6 @@ class Student(nn.Module):
         maps = self.net.maps(x)
         raw = self.net.head(maps[-1])
         return F.normalize(raw), F.normalize(self.reader(raw)), maps
-
-
-def label_crops(teacher: MobileFaceNet, crops: UInt8Array) -> Labelled:
-    """Ask the teacher, 32 crops at a time."""
-    parts = [embed_teacher(teacher, centre_crop(crops[at : at + 32])) for at in range(0, len(crops), 32)]
-    return Labelled(crops, np.concatenate(parts))
-
-
-def stored(path: Path, make: Callable[[], Labelled]) -> Labelled:
-    """The labelled crops in `path`, made by `make()` and written there if they are not yet."""
-    if not path.exists():
-        labelled = make()
-        part = path.with_name(f".{path.stem}.part.npz")
-        np.savez(part, crops=labelled.crops, embeddings=labelled.embeddings)
-        part.replace(path)
-    with np.load(path, allow_pickle=False) as archive:
-        return Labelled(archive["crops"], archive["embeddings"])
-
-
-def blend_shard(
-    portraits: Portraits, teacher: MobileFaceNet, recipe: IdentityRecipe, number: int
-) -> Labelled:
-    """Shard `number` of new people; the same for the same seed."""
-    rng = np.random.default_rng([recipe.seed, number])
-    blender = Blender(portraits)
-    return label_crops(teacher, np.stack([blender.draw(rng) for _ in range(recipe.shard)]))
-
-
-class Material:
-    """Labelled crops on disk and in memory: portraits first, blends as they are made."""
-
-    def __init__(self, data: Path, folder: Path, teacher: MobileFaceNet, recipe: IdentityRecipe) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.teacher, self.recipe = folder, teacher, recipe
-        self.portraits = read_portraits(data, "train")
-        self.shards = [stored(folder / "portraits.npz", lambda: label_crops(teacher, self.portraits.crops))]
-        counts = {g: self.portraits.groups.count(g) for g in set(self.portraits.groups)}
-        weights = np.array([counts[g] ** -0.5 for g in self.portraits.groups])
-        self.portrait_odds = weights / weights.sum()
-        self.planned = recipe.blends // recipe.shard
-
-    def grow(self) -> bool:
-        """Add one shard of blends; False once all are there."""
-        number = len(self.shards) - 1
-        if number >= self.planned:
-            return False
-        path = self.folder / f"blends_{number:03d}.npz"
-        make = lambda: blend_shard(self.portraits, self.teacher, self.recipe, number)  # noqa: E731
-        self.shards.append(stored(path, make))
-        return True
-
-    def next_is_ready(self) -> bool:
-        """Whether the next shard lies on disk already."""
-        return (self.folder / f"blends_{len(self.shards) - 1:03d}.npz").exists()
-
-    def draw(self, rng: np.random.Generator, mild_share: float) -> tuple[UInt8Array, UInt8Array, FloatArray]:
-        """A view and the same view undamaged, both [112, 96, 3], and the teacher's embedding [256] of the crop."""
-        if len(self.shards) == 1 or rng.random() < self.recipe.real_share:
-            shard = self.shards[0]
-            at = int(rng.choice(len(shard.crops), p=self.portrait_odds))
-        else:
-            shard = self.shards[int(rng.integers(1, len(self.shards)))]
-            at = int(rng.integers(len(shard.crops)))
-        moved, embedding = move(shard.crops[at], rng), shard.embeddings[at]
-        view = expose(moved, rng) if rng.random() < mild_share else worsen(moved, rng)
-        if rng.random() < 0.5:  # the mirror image swaps the halves of the teacher's embedding
-            half = TEACHER_SIZE // 2
-            return view[:, ::-1], moved[:, ::-1], np.concatenate([embedding[half:], embedding[:half]])
-        return view, moved, embedding
 
 
 def to_input(views: UInt8Array) -> Tensor:
@@ -344,7 +240,7 @@ def train_identity(
 
 
 def finish(net: IdentityNet, material: Material, val: Labelled) -> None:
-    """Measure the norms again and solve the last layer on fresh views; ridge and gain by the people of `val`."""
+    """Measure the norms again; solve the last layer on fresh views or keep it, as the people of `val` prefer."""
     recipe = material.recipe
     rng = np.random.default_rng([recipe.seed, 2])
     views, _, wanted = (
@@ -355,16 +251,17 @@ def finish(net: IdentityNet, material: Material, val: Labelled) -> None:
     looks = [centre_crop(val.crops), *two_views(val.crops, seed=1)]
     clean, first, second = (read_features(net, [to_input(look)]) for look in looks)
 
-    def score(readout: Readout) -> float:
-        genuine = verification_scores(readout.read(first), readout.read(second))
-        return rank_agreement(readout.read(clean), val.embeddings) + 4 * roc_auc(*genuine)
+    def score(read: Callable[[FloatArray], FloatArray]) -> float:
+        genuine = verification_scores(read(first), read(second))
+        return rank_agreement(read(clean), val.embeddings) + 4 * roc_auc(*genuine)
 
     before = measure(net, val)
-    readout = choose_readout(read_features(net, batches), wanted, score)
-    install(net, readout)
-    print(
-        json.dumps({"finish": readout.settings(), "before": before, "after": measure(net, val)}), flush=True
-    )
+    readout = choose_readout(read_features(net, batches), wanted, lambda one: score(one.read))
+    kept = score(lambda features: project(net, features)) >= score(readout.read)
+    if not kept:
+        install(net, readout)
+    chosen = {"kept": 1.0} if kept else readout.settings()
+    print(json.dumps({"finish": chosen, "before": before, "after": measure(net, val)}), flush=True)
 
 
 def save(

@@ -49,6 +49,13 @@ def penultimate(net: IdentityNet, x: Tensor) -> Tensor:
     return seen.flatten(1)
 
 
+@torch.inference_mode()
+def project(net: IdentityNet, features: FloatArray) -> FloatArray:
+    """The network's own last layer, features [N, 512] → unit embedding [N, 512]."""
+    unit: FloatArray = F.normalize(net.project(torch.from_numpy(features))).numpy()
+    return unit
+
+
 @torch.no_grad()
 def refresh_norms(net: IdentityNet, batches: list[Tensor]) -> None:
     """Mean and variance of every batch norm as the mean over `batches`; averaged weights have no norms of their own."""
