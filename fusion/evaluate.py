@@ -115,9 +115,11 @@ def paste_face(
     source_rgb: UInt8Array,
     source_landmarks: FloatArray,
     options: WarpOptions | None = None,
+    *,
+    identity: FloatArray | None = None,
 ) -> WarpResult:
     """Baseline: the source's face by one affine map into the target's oval, seam by Poisson (Pérez 2003)."""
-    del options
+    del options, identity
     oval = list(mesh.OVAL)
     seen, wanted = source_landmarks[:, :2].astype(np.float32), target_landmarks[:, :2].astype(np.float32)
     ones = np.ones((mesh.NUM_MESH, 1), np.float32)

@@ -76,8 +76,9 @@ def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path)
     ConsentError (logged) when any face is not covered, at the start or at release; FaceError, MediaError,
     SignatureError, StoreError, UsageError. Nothing is written then.
     """
-    from fusion.swap import swap_faces
+    from fusion.swap import find_preset, swap_faces
 
+    engine = request.engine or find_preset(request.preset).engine
     watch = Stopwatch()
     output_format = format_of_output(output)
     with watch.stage("read"):
@@ -107,10 +108,10 @@ def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path)
             accepted = home.ledger.append({"kind": "job_accepted", **decision.record}, conn)
     with watch.stage("swap"):
         assignments = [(sources[i].rgb, source_faces[i], target_faces[k]) for i, k in pairs]
-        swapped = swap_faces(target.rgb, assignments, engine=request.engine)
+        swapped = swap_faces(target.rgb, assignments, engine=engine, preset=request.preset)
     job = _Job(
         what="fusion",
-        engine=request.engine,
+        engine=engine,
         models=dict(perception.models),
         decision=decision,
         accepted_index=accepted.index,
@@ -118,7 +119,8 @@ def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path)
         inputs=(target, *(sources[i] for i in used)),
     )
     details: dict[str, Any] = {
-        "engine": request.engine,
+        "engine": engine,
+        "preset": request.preset,
         "faces": [{"source": i, "face": k} for i, k in pairs],
         "grants": list(decision.grant_ids),
     }

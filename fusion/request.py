@@ -17,7 +17,8 @@ class FuseRequest:
     purpose    what it is made for; every grant must list it
     use        internal, publish or dataset
     grant_ids  grants of the people involved; faces that belong to nobody need none
-    engine     key of fusion.swap.ENGINES
+    preset     key of fusion.swap.PRESETS
+    engine     key of fusion.swap.ENGINES; None: the preset's
     face       which face of the target: "largest", "all", or its number from the left
     mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
     """
@@ -27,7 +28,8 @@ class FuseRequest:
     purpose: str
     use: str = "internal"
     grant_ids: tuple[str, ...] = ()
-    engine: str = "warp"
+    preset: str = "film"
+    engine: str | None = None
     face: str = "largest"
     mapping: tuple[str, ...] = ()
 

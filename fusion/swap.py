@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from fusion.align import five_points
+from fusion.engines import style_face
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.warp import WarpOptions, WarpResult, warp_face
 from provenance.errors import FaceError, UsageError
@@ -18,7 +19,10 @@ Assignment = tuple[UInt8Array, Face, Face]  # picture of the source, its face, f
 
 
 class Engine(Protocol):
-    """Puts one face on another: pictures uint8 [H, W, 3], landmarks [478, 2] px → the target, altered."""
+    """Puts one face on another: pictures uint8 [H, W, 3], landmarks [478, 2] px → the target, altered.
+
+    `identity` [512] is the source's unit vector where it is known; an engine that needs it finds it otherwise.
+    """
 
     def __call__(
         self,
@@ -27,11 +31,42 @@ class Engine(Protocol):
         source_rgb: UInt8Array,
         source_landmarks: FloatArray,
         options: WarpOptions | None = None,
+        *,
+        identity: FloatArray | None = None,
     ) -> WarpResult: ...
 
 
-ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face}
-DEFAULT_ENGINE: Final = "warp"
+ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face, "style": style_face}
+UNTRAINED: Final = frozenset({"style"})  # known by name, but no weights ship: WeightsError `weights.missing`
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What one word stands for; an option of its own overrides each field.
+
+    engine   key of ENGINES
+    warp     settings of the geometry that every engine starts from
+    """
+
+    engine: str = "warp"
+    warp: WarpOptions = field(default_factory=WarpOptions)
+
+
+# mobile: fastest; live: a film's frames as they come; film: the best there is
+PRESETS: Final[Mapping[str, Preset]] = {
+    "mobile": Preset(warp=WarpOptions(grid_px=160)),
+    "live": Preset(),
+    "film": Preset(),
+}
+DEFAULT_PRESET: Final = "film"
+
+
+def find_preset(name: str) -> Preset:
+    """Row of PRESETS; UsageError `swap.unknown_preset`."""
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise UsageError("swap.unknown_preset", f"no preset is called {name!r}", f"Use one of: {known}.")
+    return PRESETS[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,21 +121,28 @@ def load_perception(device: str = "cpu") -> Perception:
 def swap_faces(
     target_rgb: UInt8Array,
     assignments: Sequence[Assignment],
-    engine: str = DEFAULT_ENGINE,
+    engine: str | None = None,
     options: WarpOptions | None = None,
+    *,
+    preset: str = DEFAULT_PRESET,
 ) -> UInt8Array:
     """The target uint8 [H, W, 3] with every assigned face replaced, one after the other; a new picture.
 
-    Both faces of an assignment carry landmarks. UsageError `swap.unknown_engine`; FaceError `swap.no_landmarks`,
-    `swap.face_twice` (one target face assigned twice) and those of the engine.
+    `engine` and `options` override the preset's. Both faces of an assignment carry landmarks. UsageError
+    `swap.unknown_engine`, `swap.unknown_preset`; FaceError `swap.no_landmarks`, `swap.face_twice` (one target face
+    assigned twice) and those of the engine; WeightsError where an engine's network is not there.
     """
+    chosen = find_preset(preset)
+    engine, options = engine or chosen.engine, options or chosen.warp
     if engine not in ENGINES:
         known = ", ".join(sorted(ENGINES))
         raise UsageError("swap.unknown_engine", f"no engine is called {engine!r}", f"Use one of: {known}.")
     _check_targets([target for _, _, target in assignments])
     altered = np.array(target_rgb, np.uint8)
     for source_rgb, source, target in assignments:
-        result = ENGINES[engine](altered, _points(target), source_rgb, _points(source), options)
+        result = ENGINES[engine](
+            altered, _points(target), source_rgb, _points(source), options, identity=source.embedding
+        )
         altered = result.rgb
     return altered
 

@@ -111,13 +111,15 @@ def warp_face(
     source_landmarks: FloatArray,
     options: WarpOptions | None = None,
     *,
+    identity: FloatArray | None = None,
     shape: ShapeModel | None = None,
 ) -> WarpResult:
-    """Put the source's face on one face of the target.
+    """Put the source's face on one face of the target; `identity` is of no use to geometry and ignored.
 
     Pictures uint8 [H, W, 3] of any two sizes, landmarks [478, 2] in pixels of their picture. FaceError
     `swap.no_landmarks` (wrong shape or not finite), `swap.face_too_small`, `swap.face_outside`.
     """
+    del identity
     options = options or WarpOptions()
     shape = shape or load_shape_model()
     _check_face(target_rgb, target_landmarks, "target", options)

@@ -17,6 +17,9 @@ from safetensors import SafetensorError
 from provenance.errors import WeightsError
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent / "weights"
+TRAIN_FIRST = (
+    "Train it with `facsimile train` and register its file (docs/training.md), or use another engine."
+)
 RETRAIN = "Reinstall the package, or train the network again with `facsimile train`."
 
 
@@ -85,6 +88,18 @@ FACE_SHAPE = WeightSpec(
     std=(1.0, 1.0, 1.0),
 )
 
+# Generator of the engine `style`: its recipe is here, its weights are not (docs/training.md).
+STYLE = WeightSpec(
+    name="style",
+    file="style.safetensors",
+    sha256="",
+    licence="Apache-2.0",
+    card="style.md",
+    input_size_px=(256, 256),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
 REGISTRY: Mapping[str, WeightSpec] = {spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE)}
 
 
@@ -115,7 +130,7 @@ def verify_file(spec: WeightSpec, folder: Path = WEIGHTS_FOLDER) -> Path:
     """Path of the file of `spec`, its sha256 the registered one; else WeightsError `weights.altered`."""
     path = weights_path(spec, folder)
     if not spec.sha256:
-        raise WeightsError("weights.missing", f"no weights of {spec.name!r} have been shipped yet", RETRAIN)
+        raise WeightsError("weights.missing", f"no weights of {spec.name!r} are shipped", TRAIN_FIRST)
     found = file_sha256(path)
     if found != spec.sha256:
         cause = f"{path.name} has sha256 {found[:12]}…, registered is {spec.sha256[:12]}…"

@@ -6,9 +6,9 @@ from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion.align import five_points, landmarks_box
 from fusion.face import Face
-from fusion.swap import ENGINES, Perception, load_perception, swap_faces
+from fusion.swap import ENGINES, PRESETS, UNTRAINED, Perception, load_perception, swap_faces
 from fusion.weights import REGISTRY
-from provenance.errors import FaceError, UsageError
+from provenance.errors import FaceError, UsageError, WeightsError
 
 WEIGHTS_SHIPPED = all(spec.sha256 for spec in REGISTRY.values())
 
@@ -54,6 +54,9 @@ def test_mistakes_are_refused(scene: tuple[np.ndarray, list[np.ndarray]]) -> Non
         swap_faces(rgb, [], engine="magic")
     assert unknown.value.code == "swap.unknown_engine"
     assert all(name in unknown.value.next_step for name in ENGINES)
+    with pytest.raises(UsageError) as unheard:
+        swap_faces(rgb, [], preset="magic")
+    assert unheard.value.code == "swap.unknown_preset"
     with pytest.raises(FaceError) as twice:
         swap_faces(rgb, [(one, face(mine), face(left)), (one, face(mine), face(left))])
     assert twice.value.code == "swap.face_twice"
@@ -61,6 +64,31 @@ def test_mistakes_are_refused(scene: tuple[np.ndarray, list[np.ndarray]]) -> Non
     with pytest.raises(FaceError) as without:
         swap_faces(rgb, [(one, face(mine), bare)])
     assert without.value.code == "swap.no_landmarks"
+
+
+def test_an_untrained_engine_says_so_and_how_to_train_it(scene: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    rgb, (left, _) = scene
+    mine = landmarks(12, (256, 256), 110)
+    one = picture(mine, (512, 512), BROWN, 12)
+    for name in UNTRAINED:
+        with pytest.raises(WeightsError) as untrained:
+            swap_faces(rgb, [(one, face(mine), face(left))], engine=name)
+        assert untrained.value.code == "weights.missing"
+        assert "facsimile train" in untrained.value.next_step
+
+
+def test_presets_differ_only_in_detail_and_an_option_overrides_them(
+    scene: tuple[np.ndarray, list[np.ndarray]],
+) -> None:
+    rgb, (left, _) = scene
+    mine = landmarks(12, (256, 256), 110)
+    job = [(picture(mine, (512, 512), BROWN, 12), face(mine), face(left))]
+    made = {name: swap_faces(rgb, job, engine="warp", preset=name) for name in PRESETS}
+    assert (made["mobile"] != made["film"]).any()
+    assert np.abs(made["mobile"].astype(int) - made["film"]).mean() < 1
+    same = swap_faces(rgb, job, engine="warp", options=PRESETS["mobile"].warp)
+    assert (same == made["mobile"]).all()
+    assert {preset.engine for preset in PRESETS.values()} <= set(ENGINES) - UNTRAINED
 
 
 def test_perception_fills_every_face_and_finds_once(scene: tuple[np.ndarray, list[np.ndarray]]) -> None:

@@ -72,7 +72,7 @@ def bench_fusion(
 ) -> None:
     """Measure the engines on fixed pairs of the test split, in memory; nothing is written but tables."""
     from fusion import evaluate
-    from fusion.swap import ENGINES
+    from fusion.swap import ENGINES, UNTRAINED
 
     portraits = {portrait.name: portrait for portrait in _portraits(data)}
     landmarks = {name: portrait.landmarks_px for name, portrait in portraits.items()}
@@ -83,7 +83,7 @@ def bench_fusion(
         "random": evaluate.choose_pairs(landmarks, count, similar=False, seed=seed),
     }
     known = {**ENGINES, "paste": evaluate.paste_face}
-    engines = {name: known[name] for name in engine or known}
+    engines = {name: known[name] for name in engine or sorted(known.keys() - UNTRAINED)}
     rows = [asdict(row) for row in evaluate.bench_engines(bench, engines, chosen)]
     _write("fusion", rows, _as_markdown(rows), out, json_output)
 

@@ -67,7 +67,10 @@ def fuse(
     purpose: Annotated[str, typer.Option(help="What it is made for; grants must list it.")],
     use: Annotated[str, typer.Option(help="internal, publish or dataset.")] = "internal",
     grant: Annotated[list[str] | None, typer.Option(help="Grant id(s) of the people involved.")] = None,
-    engine: Annotated[str, typer.Option(help="How to fuse.")] = "warp",
+    preset: Annotated[str, typer.Option(help="mobile, live or film.")] = "film",
+    engine: Annotated[
+        str | None, typer.Option(help="warp, or style once trained; default: the preset's.")
+    ] = None,
     face: Annotated[str, typer.Option(help="largest, all, or a face's number from the left.")] = "largest",
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="SOURCE=FACE, both counted from 0, faces from the left.")
@@ -88,6 +91,7 @@ def fuse(
         purpose=purpose,
         use=use,
         grant_ids=tuple(grant or ()),
+        preset=preset,
         engine=engine,
         face=face,
         mapping=tuple(map_ or ()),
