@@ -1,8 +1,8 @@
-"""Face crop to 478 points in two passes; knows no detector, no identity and no training data.
+"""Face crop to 478 points in one or two passes; knows no detector, no identity and no training data.
 
-The crop is upright and holds the mean shape at a fixed place: pass 1 fits it to the detector's five points,
-pass 2 to the points of pass 1, which takes out most of the detector's error (the idea of arXiv 1907.06724,
-section 2).
+The crop is upright and holds the mean shape at a fixed place: pass 1 fits it to the detector's five points. Where
+the points of pass 1 ask for another crop, pass 2 looks there, which takes out most of the detector's error (the
+idea of arXiv 1907.06724, section 2).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from fusion.weights import LANDMARK, load_weights
 CROP_PX = 128
 NUM_LANDMARKS = 478
 BASIS = 160  # directions of shape that the last layer may mix
-PASSES = 2
+PASSES = 2  # at most
+SETTLED_PX = 3.0  # mean move of the crop's points, in crop px, below which another pass is not worth its time
 
 
 class LandmarkNet(nn.Module):
@@ -94,16 +95,23 @@ def find_landmarks(rgb: UInt8Array, face: Face, net: LandmarkNet, passes: int = 
 def find_landmarks_of_all(
     rgb: UInt8Array, faces: Sequence[Face], net: LandmarkNet, passes: int = PASSES
 ) -> list[FloatArray]:
-    """`find_landmarks` of several faces of one picture in one batch."""
+    """`find_landmarks` of several faces of one picture, each pass in one batch of the faces that need it."""
     points: list[FloatArray] = [np.asarray(face.points_px, np.float32) for face in faces]
-    if not points:
-        return []
     template = net.mean_shape.cpu().numpy()
+    matrices = [landmark_crop_from_image(known, template) for known in points]
+    open_faces = list(range(len(faces)))
     for _ in range(passes):
-        matrices = [landmark_crop_from_image(known, template) for known in points]
-        crops = np.stack([warp_crop(rgb, matrix, CROP_PX) for matrix in matrices])  # [N, 128, 128, 3]
-        found = predict_points(crops, net)
-        points = [apply_matrix(invert_matrix(m), p) for m, p in zip(matrices, found, strict=True)]
+        if not open_faces:
+            break
+        crops = np.stack([warp_crop(rgb, matrices[i], CROP_PX) for i in open_faces])  # [N, 128, 128, 3]
+        unsettled = []
+        for i, found in zip(open_faces, predict_points(crops, net), strict=True):
+            points[i] = apply_matrix(invert_matrix(matrices[i]), found)
+            closer = landmark_crop_from_image(points[i], template)
+            if np.linalg.norm(apply_matrix(closer, points[i]) - found, axis=1).mean() > SETTLED_PX:
+                unsettled.append(i)
+            matrices[i] = closer
+        open_faces = unsettled
     return points
 
 

@@ -83,6 +83,32 @@ def test_points_come_back_through_the_crop(mean: np.ndarray, angle: float) -> No
     assert apply_matrix(fitted, truth) == pytest.approx(mean, abs=0.01)
 
 
+class TiltedNet(MeanNet):
+    """Sees every face `tilt` degrees further round than its crop; counts the crops of each pass."""
+
+    def __init__(self, mean: np.ndarray, tilt: float) -> None:
+        super().__init__()
+        self.mean_shape.copy_(torch.from_numpy(mean))
+        cos, sin = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
+        self.turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float32)
+        self.crops: list[int] = []
+
+    def forward(self, crops: Tensor) -> Tensor:
+        self.crops.append(len(crops))
+        turn = self.turn if len(self.crops) == 1 else torch.eye(2)
+        middle = self.mean_shape.mean(0)
+        return ((self.mean_shape - middle) @ turn.T + middle).expand(len(crops), -1, -1)
+
+
+@pytest.mark.parametrize(("tilt", "looks"), [(2.0, [2]), (15.0, [2, 2])])
+def test_a_second_look_only_where_the_crop_was_off(mean: np.ndarray, tilt: float, looks: list[int]) -> None:
+    net, truth = TiltedNet(mean, tilt), mean * 2 + 40
+    middle = truth.mean(0)
+    for points in find_landmarks_of_all(np.zeros((400, 400, 3), np.uint8), [make_face(truth)] * 2, net):
+        assert points == pytest.approx((truth - middle) @ net.turn.numpy().T + middle, abs=0.02)
+    assert net.crops == looks
+
+
 def test_no_faces_no_landmarks() -> None:
     assert find_landmarks_of_all(np.zeros((9, 9, 3), np.uint8), [], MeanNet()) == []
 
