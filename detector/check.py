@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from detector.verdict import Evidence, Verdict, decide
 from fusion.face import UInt8Array
 from fusion.media import read_picture
@@ -19,14 +17,12 @@ from provenance.errors import LedgerError
 from provenance.hashes import content_sha256, hamming_distance, perceptual_hash
 from provenance.home import Home
 from provenance.ledger import Entry
-from provenance.mark_search import Pose
+from provenance.resolution import picture_as_marked
 from provenance.signing import ManifestReading
 from provenance.watermark import MarkReading
 
 RULES_VERSION = 1
 """Version of the verdict table; raised when a row changes."""
-MAX_SCALE_CHANGE, MAX_TURN_DEG, MAX_SHIFT_PX = 0.04, 1.5, 12.0
-"""Beyond these, in the mark's own frame, a copy is a crop or a turn and its perceptual hash is not compared."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ class Checker:
         if not outputs:
             return LedgerEvidence(found=False)
         entry = outputs[-1]
-        whole = rgb if found_by == "content" else _as_marked(rgb, mark.pose)
+        whole = rgb if found_by == "content" else picture_as_marked(rgb, mark.pose)
         distance = None
         if whole is not None:
             distance = hamming_distance(entry.body["perceptual_hash"], perceptual_hash(whole))
@@ -143,14 +139,6 @@ class Checker:
         except LedgerError:
             return False
         return True
-
-
-def _as_marked(rgb: UInt8Array, pose: Pose) -> UInt8Array | None:
-    """The picture as it lay when it was marked, or None for a crop or a turn: their hashes tell nothing."""
-    moved = max(abs(shift) for shift in pose.shift_px)
-    if abs(pose.scale - 1) > MAX_SCALE_CHANGE or abs(pose.turn_deg) > MAX_TURN_DEG or moved > MAX_SHIFT_PX:
-        return None
-    return np.ascontiguousarray(rgb[:, ::-1]) if pose.mirrored else rgb
 
 
 def _evidence(manifest: ManifestReading, mark: MarkReading, ledger: LedgerEvidence) -> Evidence:

@@ -23,11 +23,13 @@ from fusion.media import Format, encode_picture, format_of_output, read_picture,
 from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
 from provenance import __version__, claim, consent, signing, watermark, xmp
 from provenance.consent import Decision
+from provenance.container import c2pa_store, split_parts
 from provenance.declarations import find_declaration
 from provenance.errors import RefusedError
 from provenance.hashes import content_sha256, perceptual_hash, sha256_hex
 from provenance.home import Home
 from provenance.ledger import Receipt
+from provenance.manifests import record_output
 from provenance.records import ConsentRequest, FaceClaim, FolderEvidence, ManifestEvidence, Role
 
 if TYPE_CHECKING:
@@ -227,7 +229,7 @@ def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -
         signed = _sign(encoded, output.format.mime, asset_id.hex(), job, home)
     with watch.stage("record"):
         entry = _entry(signed, marked, asset_id.hex(), job, home)
-        receipt = _record(entry, job, home)
+        receipt = _record(entry, c2pa_store(split_parts(signed)), job, home)
     with watch.stage("release"):
         write_file_atomically(output.path, signed)
     details = {**output.details, "models": job.models, "timings_ms": watch.timings_ms}
@@ -294,10 +296,12 @@ def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: _Job, home: Ho
     return entry
 
 
-def _record(entry: dict[str, Any], job: _Job, home: Home) -> Receipt:
-    """Record an output; consent is judged again in the same transaction, for a grant may be revoked by now."""
+def _record(entry: dict[str, Any], store: bytes, job: _Job, home: Home) -> Receipt:
+    """Record an output and its manifest store; consent is judged again in the same transaction, for a grant may be
+    revoked by now."""
     if job.decision is None:
-        return home.ledger.append(entry)
+        with home.database.write() as conn:
+            return record_output(home.ledger, entry, store, conn)
     with consent.accept(job.decision.request, home) as (decision, conn):
         if (decision.grant_ids, decision.all_synthetic) != (
             job.decision.grant_ids,
@@ -308,7 +312,7 @@ def _record(entry: dict[str, Any], job: _Job, home: Home) -> Receipt:
                 "The grants that cover this changed while it was made, so the manifest would name the wrong ones.",
                 "Ask again.",
             )
-        return home.ledger.append(entry, conn)
+        return record_output(home.ledger, entry, store, conn)
 
 
 def _synthetic_evidence(data: bytes, mime: str, home: Home) -> ManifestEvidence | FolderEvidence | None:

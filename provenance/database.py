@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from provenance.errors import FacsimileError, InputError, LedgerError, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_WAIT_S = 15
 ADVISORY_LOCK = 0x66616373  # any constant that every process of a deployment shares
 WRITE_OPTION = "facsimile_write"
@@ -113,7 +113,24 @@ declared_files = sa.Table(
     sqlite_with_rowid=False,
 )
 
-APPEND_ONLY = (ledger_entries, ledger_nodes, revocations, declarations, declared_files, grants, ledger_head)
+manifests = sa.Table(  # C2PA manifest stores of outputs, for copies that lost theirs
+    "manifests",
+    metadata,
+    sa.Column("manifest_id", sa.String(64), primary_key=True),  # urn:c2pa:UUID
+    sa.Column("leaf_index", _Int, nullable=False, index=True),
+    sa.Column("store", sa.LargeBinary, nullable=False),
+)
+
+APPEND_ONLY = (
+    ledger_entries,
+    ledger_nodes,
+    revocations,
+    declarations,
+    declared_files,
+    grants,
+    ledger_head,
+    manifests,
+)
 MAY_CHANGE = {"grants": ("revocation_reason",), "ledger_head": ("size", "edge", "checkpoint")}
 
 

@@ -27,6 +27,7 @@ from provenance.database import (
     ledger_entries,
     ledger_head,
     ledger_nodes,
+    manifests,
     revocations,
     subjects,
     templates,
@@ -35,6 +36,7 @@ from provenance.declarations import files_root
 from provenance.errors import InputError, LedgerError, SignatureError
 from provenance.home import Home
 from provenance.ledger import ENTRY_SCHEMA, index_columns
+from provenance.manifests import STORED_BYTES
 from provenance.merkle import Coordinate, Frontier
 from provenance.sealing import reference
 
@@ -117,6 +119,7 @@ def verify_database(
         _check_grants(conn, template_key, found)
         _check_subjects(conn, template_key, found)
         _check_declarations(conn, found)
+        _check_manifests(conn, found)
         _check_guards(conn, found)
     return FsckReport(frontier.size, frontier.root.hex(), note, tuple(found.problems), tuple(found.notes))
 
@@ -288,6 +291,20 @@ def _check_declarations(conn: Connection, found: _Findings) -> None:
         root = files_root(conn.scalars(query))
         if (body.get("declaration_id"), body.get("files_root")) != (row.id, root):
             found.add("declaration", row.leaf_index, "its files are not those that were declared")
+
+
+def _check_manifests(conn: Connection, found: _Findings) -> None:
+    """Every recorded output still has the manifest store that was recorded, and no other is kept."""
+    outputs = _indices(conn, "output_recorded")
+    rows = dict(conn.execute(sa.select(manifests.c.leaf_index, manifests.c.manifest_id)).all())
+    expected = {index for index in outputs if "manifest_sha256" in _body(conn, index)}
+    _match("manifest", expected, set(rows), found)
+    for index in sorted(expected & set(rows)):
+        body = _body(conn, index)
+        store = conn.scalar(sa.select(STORED_BYTES).where(manifests.c.leaf_index == index))
+        digest = hashlib.sha256(store or b"").hexdigest()
+        if (body.get("manifest_id"), body["manifest_sha256"]) != (rows[index], digest):
+            found.add("manifest", index, "the stored manifest is not the one that was recorded")
 
 
 def _body(conn: Connection, index: int) -> Mapping[str, Any]:

@@ -40,7 +40,7 @@ from provenance.container import join_parts, split_parts, without_c2pa_store
 from provenance.errors import SignatureError
 from provenance.keys import SigningKeys, Trust
 
-__all__ = ["Ingredient", "ManifestReading", "State", "Trust", "read_manifest", "sign"]
+__all__ = ["Ingredient", "ManifestReading", "State", "Trust", "read_detached", "read_manifest", "sign"]
 
 State = Literal["valid", "tampered", "untrusted", "none"]
 # claimSigning, emailProtection, timeStamping
@@ -50,6 +50,7 @@ _OWN_URI, _LISTED_URI, _TIMESTAMP_URI = (
 )
 _PINNED_URI = ""  # what the library reports of a leaf found in an allowed_list
 _LIST_NAME = re.compile(r"found in \[([^\]]*)\] trust anchors|trust list: (\S+)$")
+_BINDING_FAILURES = frozenset({"assertion.dataHash.mismatch", "assertion.bmffHash.mismatch"})
 _CREDENTIAL_PREFIX = "signingCredential."  # who signed, as opposed to whether the bytes are intact
 
 
@@ -133,6 +134,29 @@ def read_manifest(data: bytes, mime: str, trust: Trust) -> ManifestReading:
     except (c2pa.C2paError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         state: State = "tampered" if b"jumb" in data and b"c2pa" in data else "none"
         return ManifestReading(state, codes=(f"facsimile.unreadable.{type(error).__name__.lstrip('_')}",))
+
+
+def read_detached(store: bytes, data: bytes, mime: str, trust: Trust) -> tuple[ManifestReading, bool]:
+    """What a manifest store kept elsewhere proves of a copy, and whether it fits the copy byte for byte.
+
+    The reading judges signature and assertions alone: a copy that was encoded anew never fits its hash, and that is no
+    tampering with the manifest. Whether the copy shows the same picture is for the perceptual hash to tell.
+    """
+    try:
+        with (
+            c2pa.Context.from_dict(_settings(trust)) as context,
+            c2pa.Reader(mime, io.BytesIO(data), store, context=context) as reader,
+        ):
+            tree = json.loads(reader.json())
+            failures = tree["validation_results"]["activeManifest"]["failure"]
+            kept = [each for each in failures if each["code"] not in _BINDING_FAILURES]
+            tree["validation_results"]["activeManifest"]["failure"] = kept
+            fits = len(kept) == len(failures)
+            tree["validation_state"] = tree["validation_state"] if fits or kept else "Trusted"
+            return _reading(tree), fits
+    except (c2pa.C2paError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        code = f"facsimile.unreadable.{type(error).__name__.lstrip('_')}"
+        return ManifestReading("tampered", codes=(code,)), False
 
 
 def _signer(keys: SigningKeys, timestamp_url: str | None) -> c2pa.Signer:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from server.commands import audit, bench, check, home, make, people, sets, workshop
+from server.commands import audit, bench, check, home, make, people, recover, sets, workshop
 
 MANY_VALUED = frozenset(
     {
@@ -29,7 +29,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for module in (home, make, check, people, audit, sets, workshop, bench):
+    for module in (home, make, check, recover, people, audit, sets, workshop, bench):
         module.add_to(app)
     return app
 
