@@ -135,18 +135,6 @@ def open_grant(text: str, keys: SigningKeys) -> Grant:
         raise _not_ours("it is not a signed grant") from error
 
 
-def grant_text(terms: GrantTerms) -> str:
-    """The terms as sentences a person can read and agree to (English); hash it into `consent_text_sha256`."""
-    roles = {"source": "to give my face to a picture", "target": "to have my picture altered"}
-    return (
-        f"I allow {terms.grantee} {' and '.join(roles[role] for role in terms.scope_roles)}, "
-        f"in {' and '.join(terms.scope_media)} form, for: {', '.join(terms.purposes)}; "
-        f"use: {', '.join(terms.uses)}; where: {', '.join(terms.jurisdictions)}; "
-        f"from {_stamp(terms.not_before)} until {_stamp(terms.expires)}. "
-        "I can withdraw this at any time, and have my face template destroyed."
-    )
-
-
 def _grant(home: Home, terms: GrantTerms, grant_id: str, now: datetime, conn: Connection) -> Grant:
     subject = find_subject(home, terms.subject_id, conn)
     template = find_template(home, terms.subject_id, terms.embedder.sha256, conn)

@@ -28,7 +28,7 @@ from provenance.database import grants, subjects
 from provenance.declarations import declare_synthetic, find_declaration
 from provenance.errors import ConsentError, InputError, SignatureError
 from provenance.fsck import verify
-from provenance.grants import StoredGrant, grant_text, issue, list_grants, open_grant, revoke, sign_grant
+from provenance.grants import StoredGrant, issue, list_grants, open_grant, revoke, sign_grant
 from provenance.home import Home
 from provenance.ledger import Ledger
 from provenance.records import (
@@ -616,12 +616,6 @@ def test_the_commitment_differs_between_grants_of_different_thresholds(desk: Des
     grant = issue(desk.home, desk.terms(desk.people[0], embedder=stricter))
     one, other = (open_grant(each.jws, desk.home.keys) for each in (grant, desk.granted[0]))
     assert one.template_commitment != other.template_commitment
-
-
-def test_the_terms_read_as_sentences(desk: Desk) -> None:
-    text = grant_text(desk.terms(desk.people[0]))
-    assert "I allow Example Lab to give my face to a picture and to have my picture altered" in text
-    assert "until 2026-03-31T12:00:00Z" in text
 
 
 @pytest.mark.parametrize(

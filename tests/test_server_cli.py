@@ -213,6 +213,13 @@ def test_the_life_of_a_grant(run: Run, studio: Studio, tmp_path: Path) -> None:
         enrolled = run(
             "subject", "enrol", "--name", "Nobody", "--image", picture, "--adult-verified", "in_person", "--json",
         ).json  # fmt: skip
+        draft = run(
+            "grant", "issue", "--subject", enrolled["subject"], "--grantee", ORGANISATION, "--purpose", "research",
+            "--scope", scope, "--media", "still", "--use", "internal", "--until", "2999-01-01",
+            "--evidence", "tests", "--lang", "zh", "--draft", "--json",
+        ).json  # fmt: skip
+        assert "同意书" in draft["text"]
+        assert len(run("grant", "list", "--json").json["grants"]) == len(grants)
         issued = run(
             "grant", "issue", "--subject", enrolled["subject"], "--grantee", ORGANISATION, "--purpose", "research",
             "--scope", scope, "--media", "still", "--use", "internal", "--until", "2999-01-01",
@@ -235,6 +242,16 @@ def test_the_life_of_a_grant(run: Run, studio: Studio, tmp_path: Path) -> None:
     assert run("grant", "revoke", grants[0], "--reason", "test").code == 0
     revoked = run(*fuse, "--purpose", "research", "--grant", *grants)
     assert (revoked.code, revoked.json["error"]["rules"]) == (1, ["grant.revoked"])
+    receipt, status_list = tmp_path / "receipt.jwt", tmp_path / "list.jwt"
+    assert run("grant", "receipt", grants[0], "-o", receipt).code == 0
+    told = run("grant", "verify", receipt, "--json").json
+    assert (told["grant"], told["withdrawn"]) == (grants[0], True)
+    assert ORGANISATION in told["text"]
+    assert run("grant", "status-list", "-o", status_list).code == 0
+    looked_up = [run("grant", "verify", status_list, "--grant", grant, "--json").json for grant in grants]
+    assert [each["status"] for each in looked_up] == ["invalid", "valid"]
+    assert run("grant", "verify", pictures[0], "--json").json["error"]["code"] == "token.signature"
+    assert set(run("grant", "key", "--json").json) == {"grant_key", "ledger_key"}
     listed = {row["grant"]: row["revoked"] for row in run("grant", "list", "--json").json["grants"]}
     assert listed[grants[0]]
     assert not listed[grants[1]]

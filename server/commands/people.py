@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,10 @@ def add_to(app: typer.Typer) -> None:
     grant.command("list")(list_grants)
     grant.command("show")(show)
     grant.command("revoke")(revoke)
+    grant.command("receipt")(receipt)
+    grant.command("status-list")(status_list)
+    grant.command("verify")(verify)
+    grant.command("key")(key)
     app.add_typer(grant, name="grant")
 
 
@@ -91,10 +94,13 @@ def issue(
     until: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")],
     evidence: Annotated[str, typer.Option(help="Where the signed consent is kept.")],
     jurisdiction: Annotated[list[str] | None, typer.Option(help="Where; default WORLD.")] = None,
+    lang: Annotated[str, typer.Option(help="Language of the text that the person reads: en or zh.")] = "en",
+    draft: Annotated[bool, typer.Option("--draft", help="Show the text only; issue nothing.")] = False,
     json_output: Json = False,
 ) -> None:
     """Issue a signed grant of an enrolled person, and show the text they agree to."""
     from provenance import grants
+    from provenance.notices import consent_text
     from provenance.records import GrantTerms
 
     fields: dict[str, Any] = {
@@ -108,19 +114,19 @@ def issue(
         "expires": datetime.combine(_date(until), datetime.max.time(), UTC).replace(microsecond=0),
         "jurisdictions": tuple(jurisdiction or ["WORLD"]),
         "embedder": _embedder(),
-        "consent_text_language": "en",
+        "consent_text_language": lang,
         "evidence": evidence,
     }
-    draft = GrantTerms.make(consent_text_sha256="0" * 64, **fields)
-    text = grants.grant_text(draft)
-    terms = GrantTerms.make(consent_text_sha256=hashlib.sha256(text.encode()).hexdigest(), **fields)
-    with open_home() as home:
-        grant = grants.issue(home, terms)
-    if json_output:
-        emit({"grant": grant.id, "subject": subject, "text": text, "ledger_index": grant.issued_index})
+    text = consent_text(GrantTerms.make(consent_text_sha256="0" * 64, **fields))
+    if draft:
+        _show_text(text.text, {"text": text.text, "text_sha256": text.sha256}, json_output)
         return
-    say(f"Issued grant {grant.id}, leaf {grant.issued_index}. The text agreed to:")
-    say(text)
+    with open_home() as home:
+        grant = grants.issue(home, GrantTerms.make(consent_text_sha256=text.sha256, **fields))
+    told = {"grant": grant.id, "subject": subject, "text": text.text, "ledger_index": grant.issued_index}
+    _show_text(
+        f"Issued {grant.id}, leaf {grant.issued_index}. The text agreed to:\n{text.text}", told, json_output
+    )
 
 
 @report_errors
@@ -170,6 +176,84 @@ def revoke(
         emit({"grant": grant, "ledger": {"index": receipt.index, "root": receipt.root}})
     else:
         say(f"Revoked {grant}; leaf {receipt.index} says so.")
+
+
+@report_errors
+def receipt(
+    grant: Annotated[str, typer.Argument(help="Grant id.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    json_output: Json = False,
+) -> None:
+    """Write the signed receipt of a grant, for the person to keep."""
+    from fusion.files import write_file_atomically
+    from provenance.receipts import write_receipt
+
+    with open_home() as home:
+        text = write_receipt(home, grant)
+    write_file_atomically(output, text.encode() + b"\n")
+    _show_text(
+        f"Wrote the receipt of {grant} to {output}.", {"grant": grant, "output": str(output)}, json_output
+    )
+
+
+@report_errors
+def status_list(
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    json_output: Json = False,
+) -> None:
+    """Write the signed Token Status List of all grants, for others to look up what was revoked."""
+    from fusion.files import write_file_atomically
+    from provenance import statuslist
+
+    with open_home() as home:
+        text = statuslist.publish(home)
+    write_file_atomically(output, text.encode() + b"\n")
+    _show_text(f"Wrote the status list to {output}.", {"output": str(output)}, json_output)
+
+
+@report_errors
+def verify(
+    file: Annotated[Path, typer.Argument(help="A receipt or a status list of this home.")],
+    grant: Annotated[str | None, typer.Option(help="With a status list: the grant to look up.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Verify a receipt of consent, or look a grant up in a status list."""
+    from fusion.files import read_file
+    from provenance import receipts, statuslist
+    from provenance.grants import find_grant
+
+    text = read_file(file, 1 << 24).decode("ascii", "replace")
+    with open_home() as home:
+        if grant is not None:
+            claim = statuslist.reference_of(home, find_grant(home, grant).issued_index)["status_list"]
+            status = statuslist.open_list(text, home).status(claim["idx"])
+            told = {"grant": grant, "index": claim["idx"], "status": "invalid" if status else "valid"}
+        else:
+            read = receipts.open_receipt(text, home)
+            told = {"grant": read.grant.jti, "ledger_index": read.issued_index, "withdrawn": read.withdrawn}
+            told |= {"text": read.text}
+    _show_text("\n".join(f"{name}: {value}" for name, value in told.items()), told, json_output)
+
+
+@report_errors
+def key(json_output: Json = False) -> None:
+    """Print the public keys with which others verify grants, receipts, status lists and checkpoints."""
+    from provenance.tokens import public_jwk
+
+    with open_home() as home:
+        jwk = public_jwk(home.keys.grant_key.public_key())
+        ledger = home.ledger.signer.verifier.text
+    if json_output:
+        emit({"grant_key": jwk, "ledger_key": ledger})
+    else:
+        table(("key", "value"), [*jwk.items(), ("ledger", ledger)])
+
+
+def _show_text(text: str, payload: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        emit(payload)
+    else:
+        say(text)
 
 
 def _date(text: str) -> date:
