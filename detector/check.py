@@ -1,42 +1,56 @@
-"""The one-click check: bytes to a Report; reads manifest, mark and ledger, and lets the table decide.
+"""The one-click check: a file to a Report; reads manifest, mark, ledger and detector, and lets the table decide.
 
-It changes nothing, writes nothing, and never says more than its evidence.
+It changes nothing, writes nothing, and never says more than its evidence. What a video adds is in check_video.py.
 """
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
+from detector import gates
+from detector.evidence import (
+    Consistency,
+    DetectorEvidence,
+    FaceScorer,
+    LedgerEvidence,
+    Medium,
+    VideoEvidence,
+)
+from detector.judge import judge_faces
 from detector.verdict import Evidence, Verdict, decide
-from fusion.face import UInt8Array
-from fusion.media import read_picture
-from provenance import signing, watermark
+from fusion.face import Face, UInt8Array
+from fusion.files import open_file, read_file
+from fusion.headers import jpeg_luma_table, read_header
+from fusion.media import LIMITS, Picture, read_picture
+from fusion.video import VIDEO_LIMITS, is_video
+from provenance import __version__, signing, watermark
 from provenance.checkpoint import open_checkpoint
+from provenance.codec import CODED_BITS
 from provenance.errors import LedgerError
-from provenance.hashes import content_sha256, hamming_distance, perceptual_hash
+from provenance.hashes import content_sha256, hamming_distance, perceptual_hash, sha256_hex
 from provenance.home import Home
 from provenance.ledger import Entry
+from provenance.mark_search import Pose
 from provenance.resolution import picture_as_marked
 from provenance.signing import ManifestReading
 from provenance.watermark import MarkReading
 
-RULES_VERSION = 1
-"""Version of the verdict table; raised when a row changes."""
+RULES_VERSION = 2
+"""Version of the verdict table and of the rules that lead to it; raised when one changes."""
+PREVIEW_PX = 480
+NO_MARK = MarkReading(False, None, None, 1.0, np.zeros(CODED_BITS, np.float32), Pose())
+"""The reading of what is too small to carry a mark."""
 
 
-@dataclass(frozen=True)
-class LedgerEvidence:
-    """What the ledger knows of a file: found by its content hash or by its mark's id."""
-
-    found: bool
-    found_by: str | None = None
-    index: int | None = None
-    inclusion_verified: bool = False
-    perceptual_distance: int | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """Evidence and verdict for one file; every witness stands on its own."""
 
@@ -45,78 +59,179 @@ class Report:
     summary: str
     conflicts: tuple[str, ...]
     content_sha256: str
+    file_sha256: str
+    medium: Medium
     manifest: ManifestReading
     mark: MarkReading
     ledger: LedgerEvidence
-    detector: dict[str, Any]
+    detector: DetectorEvidence
+    consistency: Consistency | None
+    video: VideoEvidence | None
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `facsimile check`, see docs/cli.md."""
+        evidence = {
+            "manifest": {
+                "state": self.manifest.state,
+                "signer": self.manifest.signer,
+                "source_type": self.manifest.source_type,
+                "asset_id": self.manifest.asset_id,
+                "timestamp": self.manifest.timestamp,
+                "codes": list(self.manifest.codes),
+            },
+            "mark": {
+                "present": self.mark.present,
+                "asset_id": self.mark.asset_id,
+                "bit_accuracy": self.mark.bit_accuracy,
+                "p_false": self.mark.p_false,
+            },
+            "ledger": asdict(self.ledger),
+            "foreign_marks": [],
+            "detector": self.detector.as_dict(),
+            "consistency": self.consistency.as_dict() if self.consistency else None,
+        }
+        if self.video is not None:
+            evidence["video"] = self.video.as_dict()
         return {
             "file": self.file,
             "verdict": self.verdict.value,
             "summary": self.summary,
-            "evidence": {
-                "manifest": {
-                    "state": self.manifest.state,
-                    "signer": self.manifest.signer,
-                    "source_type": self.manifest.source_type,
-                    "asset_id": self.manifest.asset_id,
-                    "timestamp": self.manifest.timestamp,
-                    "codes": list(self.manifest.codes),
-                },
-                "mark": {
-                    "present": self.mark.present,
-                    "asset_id": self.mark.asset_id,
-                    "bit_accuracy": self.mark.bit_accuracy,
-                    "p_false": self.mark.p_false,
-                },
-                "ledger": asdict(self.ledger),
-                "foreign_marks": [],
-                "detector": self.detector,
-                "consistency": None,
-            },
+            "evidence": evidence,
             "conflicts": list(self.conflicts),
+            "notes": list(self.medium.notes),
             "content_sha256": self.content_sha256,
+            "file_sha256": self.file_sha256,
+            "media": self.medium.as_dict(),
             "versions": self.versions,
         }
 
 
-class Checker:
-    """Checks files against one home's keys, trust anchors and ledger."""
+class Eyes:
+    """Finder and landmarks, loaded when the first picture is looked at."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    @cached_property
+    def _networks(self) -> tuple[Any, Any]:
+        from fusion import detect, landmark
+
+        return detect.load_detector("cpu"), landmark.load_landmarker("cpu")
+
+    def faces(self, rgb: UInt8Array, *, least_px: float = 0.0) -> list[Face]:
+        """Every face of uint8 [H, W, 3], largest first."""
+        from fusion.detect import find_faces
+
+        return find_faces(rgb, self._networks[0], min_size_px=least_px)
+
+    def with_landmarks(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[Face]:
+        """The same faces with their 478 landmarks."""
+        from dataclasses import replace
+
+        from fusion.landmark import find_landmarks_of_all
+
+        placed = find_landmarks_of_all(rgb, faces, self._networks[1]) if faces else []
+        return [replace(face, landmarks_px=points) for face, points in zip(faces, placed, strict=True)]
+
+    @cached_property
+    def models(self) -> dict[str, str]:
+        """Names and sha256 of the networks."""
+        from fusion import weights
+
+        return {spec.name: spec.sha256 for spec in (weights.DETECT, weights.LANDMARK)}
+
+
+class Checker:
+    """Checks files against one home's keys, trust anchors and ledger; `scorer` is the detector, if there is one."""
+
+    def __init__(self, home: Home, scorer: FaceScorer | None = None) -> None:
+        self.home = home
+        self.scorer = scorer
+        self.eyes = Eyes()
+
+    def check_file(self, path: Path, name: str | None = None) -> Report:
+        """Check a picture or a video. InputError `file.*`, MediaError `media.*` when it is neither."""
+        with open_file(path, VIDEO_LIMITS.max_bytes) as file:
+            head = file.read(16)
+        if is_video(head):
+            from detector.check_video import check_video
+
+            return check_video(self, path, name or str(path))
+        return self.check(read_file(path, LIMITS.max_bytes), name or str(path))
 
     def check(self, data: bytes, name: str) -> Report:
         """Check the bytes of one picture; MediaError when they are not one."""
         picture = read_picture(data)
         content = content_sha256(data)
-        manifest = signing.read_manifest(data, picture.format.mime, self._home.keys.trust)
-        mark = watermark.extract(picture.rgb, self._home.keys.mark_key)
-        ledger = self._ledger_evidence(content, picture.rgb, mark)
-        finding = decide(_evidence(manifest, mark, ledger))
+        manifest = signing.read_manifest(data, picture.format.mime, self.home.keys.trust)
+        mark = self._read_mark(picture.rgb)
+        ledger = self.ledger_evidence(content, picture.rgb, mark)
+        detector, steady = self._look(data, picture)
+        return self.report(
+            name,
+            content=content,
+            file_sha256=sha256_hex(data),
+            medium=_medium(picture, len(data)),
+            manifest=manifest,
+            mark=mark,
+            ledger=ledger,
+            detector=detector,
+            consistency=steady,
+        )
+
+    def report(
+        self,
+        name: str,
+        *,
+        content: str,
+        file_sha256: str,
+        medium: Medium,
+        manifest: ManifestReading,
+        mark: MarkReading,
+        ledger: LedgerEvidence,
+        detector: DetectorEvidence,
+        consistency: Consistency | None = None,
+        video: VideoEvidence | None = None,
+    ) -> Report:
+        """Ask the table, and put everything together."""
+        finding = decide(_evidence(manifest, mark, ledger, detector))
         return Report(
             file=name,
             verdict=finding.verdict,
             summary=finding.summary,
-            conflicts=finding.conflicts + picture.notes,
+            conflicts=finding.conflicts,
             content_sha256=content,
+            file_sha256=file_sha256,
+            medium=medium,
             manifest=manifest,
             mark=mark,
             ledger=ledger,
-            detector={
-                "applicable": False,
-                "band": "not_applicable",
-                "reason": "not trained yet",
-                "faces": [],
-            },
-            versions={"verdict_table": str(RULES_VERSION)},
+            detector=detector,
+            consistency=consistency,
+            video=video,
+            versions=self.versions(),
         )
 
-    def _ledger_evidence(self, content: str, rgb: UInt8Array, mark: MarkReading) -> LedgerEvidence:
-        ledger = self._home.ledger
+    def versions(self) -> dict[str, str]:
+        """Everything that a verdict depends on beside the file: rules, tool, models, thresholds."""
+        found = {
+            "facsimile": __version__,
+            "verdict_table": str(RULES_VERSION),
+            "gates": gates.VERSION,
+            "python": platform.python_version(),
+        }
+        found |= {f"model.{name}": sha256 for name, sha256 in self.eyes.models.items()}
+        if self.scorer is not None:
+            found |= {f"model.{name}": sha256 for name, sha256 in self.scorer.models.items()}
+            found["thresholds"] = self.scorer.thresholds
+        return found
+
+    def faces(self, rgb: UInt8Array) -> list[Face]:
+        """Faces of a picture, with landmarks where a detector will want them."""
+        faces = self.eyes.faces(rgb)
+        return faces if self.scorer is None else self.eyes.with_landmarks(rgb, faces)
+
+    def ledger_evidence(self, content: str, rgb: UInt8Array | None, mark: MarkReading) -> LedgerEvidence:
+        """What the ledger knows, by content hash first, then by the mark's id; `rgb` for the perceptual hash."""
+        ledger = self.home.ledger
         found_by, entries = "content", ledger.find_by_content_hash(content)
         if not entries and mark.asset_id is not None:
             found_by, entries = "mark", ledger.find_by_asset_id(mark.asset_id)
@@ -124,14 +239,25 @@ class Checker:
         if not outputs:
             return LedgerEvidence(found=False)
         entry = outputs[-1]
-        whole = rgb if found_by == "content" else picture_as_marked(rgb, mark.pose)
         distance = None
+        whole = rgb if found_by == "content" or rgb is None else picture_as_marked(rgb, mark.pose)
         if whole is not None:
             distance = hamming_distance(entry.body["perceptual_hash"], perceptual_hash(whole))
         return LedgerEvidence(True, found_by, entry.index, self._is_included(entry), distance)
 
+    def _read_mark(self, rgb: UInt8Array) -> MarkReading:
+        """What the pixels carry; a picture too small for a mark carries none."""
+        if min(rgb.shape[:2]) < watermark.MIN_SIDE_PX:
+            return NO_MARK
+        return watermark.extract(rgb, self.home.keys.mark_key)
+
+    def _look(self, data: bytes, picture: Picture) -> tuple[DetectorEvidence, Consistency | None]:
+        table = jpeg_luma_table(read_header(data).pixel_stream)
+        whole = gates.judge_picture(picture.rgb, table)
+        return judge_faces(picture.rgb, self.faces(picture.rgb), whole, self.scorer)
+
     def _is_included(self, entry: Entry) -> bool:
-        ledger = self._home.ledger
+        ledger = self.home.ledger
         proof = ledger.inclusion_proof(entry.index)
         head = open_checkpoint(proof.checkpoint, ledger.signer.verifier)
         try:
@@ -141,7 +267,24 @@ class Checker:
         return True
 
 
-def _evidence(manifest: ManifestReading, mark: MarkReading, ledger: LedgerEvidence) -> Evidence:
+def preview_of(rgb: UInt8Array, longest_px: int = PREVIEW_PX) -> UInt8Array:
+    """A small copy of uint8 [H, W, 3] for people to see."""
+    factor = min(1.0, longest_px / max(rgb.shape[:2]))
+    size = (max(round(rgb.shape[1] * factor), 1), max(round(rgb.shape[0] * factor), 1))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _medium(picture: Picture, num_bytes: int) -> Medium:
+    height, width = picture.rgb.shape[:2]
+    notes = picture.notes
+    if min(height, width) < watermark.MIN_SIDE_PX:
+        notes += (f"too small to carry a mark, which needs {watermark.MIN_SIDE_PX} pixels a side",)
+    return Medium("picture", picture.format.value, width, height, num_bytes, notes, preview_of(picture.rgb))
+
+
+def _evidence(
+    manifest: ManifestReading, mark: MarkReading, ledger: LedgerEvidence, detector: DetectorEvidence
+) -> Evidence:
     return Evidence(
         manifest=manifest.state,
         source_type=(manifest.source_type or "").rsplit("/", 1)[-1] or None,
@@ -150,4 +293,6 @@ def _evidence(manifest: ManifestReading, mark: MarkReading, ledger: LedgerEviden
         manifest_asset_id=manifest.asset_id,
         mark_asset_id=mark.asset_id if mark.present else None,
         perceptual_distance=ledger.perceptual_distance if ledger.found_by == "mark" else None,
+        band=detector.band,
+        band_reason=str(detector.reason or ""),
     )

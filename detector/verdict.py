@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from detector.evidence import Band
+from detector.statement import Statement
 from provenance.claim import SYNTHETIC_SOURCE_TYPES
 from provenance.hashes import PERCEPTUAL_OTHER
 
@@ -28,7 +30,6 @@ class Verdict(StrEnum):
 
 
 ManifestState = Literal["valid", "tampered", "untrusted", "none"]
-Band = Literal["none", "weak", "moderate", "strong", "inconclusive", "not_applicable"]
 
 DECLARES_SYNTHESIS = frozenset(url.rsplit("/", 1)[-1] for url in SYNTHETIC_SOURCE_TYPES)
 """IPTC digital source types that declare synthesis (cv.iptc.org/newscodes/digitalsourcetype)."""
@@ -57,7 +58,7 @@ class Evidence:
     mark_asset_id: str | None = None
     perceptual_distance: int | None = None
     band: Band = "not_applicable"
-    band_reason: str = "not trained yet"
+    band_reason: str = "no trained detector is installed"
 
     @property
     def declares_synthetic(self) -> bool:
@@ -70,7 +71,7 @@ class Finding:
 
     verdict: Verdict
     summary: str
-    conflicts: tuple[str, ...] = ()
+    conflicts: tuple[Statement, ...] = ()
 
 
 def decide(evidence: Evidence) -> Finding:
@@ -99,15 +100,23 @@ def _valid_synthetic(evidence: Evidence) -> Finding:
             Verdict.DECLARED_SYNTHETIC, "Declared synthetic: signature, mark and declaration agree."
         )
     found = "no mark" if evidence.mark_asset_id is None else f"the mark {evidence.mark_asset_id}"
-    conflict = f"the manifest binds the mark {evidence.manifest_asset_id}, the pixels carry {found}"
+    conflict = Statement(
+        "conflict.mark_exchanged",
+        "the manifest binds the mark {bound}, the pixels carry {found}",
+        bound=evidence.manifest_asset_id,
+        found=found,
+    )
     return Finding(Verdict.CONFLICT, "Pixels or manifest were exchanged.", (conflict,))
 
 
 def _valid_capture(evidence: Evidence) -> Finding:
     claim = evidence.source_type or "no source type"
     if evidence.mark_asset_id is not None:
-        conflict = (
-            f"the manifest claims {claim}, the pixels carry the synthetic mark {evidence.mark_asset_id}"
+        conflict = Statement(
+            "conflict.integrity_clash",
+            "the manifest claims {claim}, the pixels carry the synthetic mark {found}",
+            claim=claim,
+            found=evidence.mark_asset_id,
         )
         return Finding(
             Verdict.CONFLICT,
@@ -115,7 +124,11 @@ def _valid_capture(evidence: Evidence) -> Finding:
             (conflict,),
         )
     if evidence.band == "strong":
-        conflict = f"the manifest claims {claim}, the detector finds strong evidence of manipulation"
+        conflict = Statement(
+            "conflict.capture_manipulated",
+            "the manifest claims {claim}, the detector finds strong evidence of manipulation",
+            claim=claim,
+        )
         return Finding(
             Verdict.CONFLICT, "Signed capture with manipulation evidence: a person should look.", (conflict,)
         )
@@ -146,18 +159,29 @@ def _without_trusted_manifest(evidence: Evidence) -> Finding:
     return Finding(found.verdict, found.summary, found.conflicts + conflicts)
 
 
-def _claim_note(evidence: Evidence) -> tuple[str, ...]:
+def _claim_note(evidence: Evidence) -> tuple[Statement, ...]:
     if evidence.manifest != "untrusted":
         return ()
     claim = evidence.source_type or "no source type"
-    return (f"a manifest by the unknown signer {evidence.signer} claims {claim}; it is a claim only",)
+    return (
+        Statement(
+            "conflict.unknown_signer",
+            "a manifest by the unknown signer {signer} claims {claim}; it is a claim only",
+            signer=evidence.signer,
+            claim=claim,
+        ),
+    )
 
 
 def _transplant(evidence: Evidence) -> Finding | None:
     distance = evidence.perceptual_distance
     if distance is None or distance < PERCEPTUAL_OTHER:
         return None
-    conflict = f"the picture differs from the one recorded for this mark in {distance} of 64 perceptual bits"
+    conflict = Statement(
+        "conflict.other_picture",
+        "the picture differs from the one recorded for this mark in {distance} of 64 perceptual bits",
+        distance=distance,
+    )
     return Finding(
         Verdict.MARK_TRANSPLANT,
         "The mark is known, the picture is not the one it was given to: a transplanted mark is suspected.",

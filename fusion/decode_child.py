@@ -35,7 +35,7 @@ def read_picture_apart(data: bytes, header: Header, limits: Limits) -> Picture:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=_environment(),
+        env=child_environment(),
     )
     timer = threading.Timer(4 * limits.child_cpu_s, child.kill)
     timer.start()
@@ -47,7 +47,8 @@ def read_picture_apart(data: bytes, header: Header, limits: Limits) -> Picture:
         child.wait()
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """What a decoding process may know of ours: where libraries and this checkout are, nothing else."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ}
     root = str(Path(__file__).resolve().parent.parent)
     return {**kept, "PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}

@@ -6,9 +6,10 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from provenance.errors import InputError, StoreError, UsageError
 
@@ -21,19 +22,33 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
     Never waits: a FIFO or device is refused, also when it takes the file's place between look and open.
     """
-    try:
-        _check_readable(path, os.stat(path), max_bytes)
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            _check_readable(path, os.fstat(handle), max_bytes)
+    with open_file(path, max_bytes) as file:
+        try:
             data = file.read(max_bytes + 1)
-    except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from error
+        except OSError as error:
+            raise _cannot_read(path, error) from error
     if len(data) > max_bytes:
         raise _too_large(path, len(data), max_bytes)
     if not data:
         raise InputError("file.empty", f"{path} is empty.", "Name a file that holds a picture.")
     return data
+
+
+@contextmanager
+def open_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; InputError `file.*` as `read_file`."""
+    try:
+        _check_readable(path, os.stat(path), max_bytes)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = os.fdopen(handle, "rb")
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+    with file:
+        try:
+            _check_readable(path, os.fstat(handle), max_bytes)
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+        yield file
 
 
 def write_file_atomically(path: Path, data: bytes, *, inputs: Iterable[Path] = ()) -> None:

@@ -319,3 +319,20 @@ def _webp_header(chunks: dict[bytes, bytes], num_trailing: int, limits: Limits) 
 
 def _riff(kind: bytes, body: bytes) -> bytes:
     return kind + len(body).to_bytes(4, "little") + body + b"\0" * (len(body) % 2)
+
+
+def jpeg_luma_table(pixel_stream: bytes) -> tuple[int, ...] | None:
+    """The 64 steps of quantisation table 0 of `Header.pixel_stream` (T.81, B.2.4.1), None where it is no JPEG's."""
+    pos = 2
+    while pixel_stream[:2] == b"\xff\xd8" and pixel_stream[pos : pos + 2] not in (b"\xff\xda", b""):
+        size = int.from_bytes(pixel_stream[pos + 2 : pos + 4], "big")
+        if pixel_stream[pos + 1] == 0xDB:
+            body, at = pixel_stream[pos + 4 : pos + 2 + size], 0
+            while at < len(body):
+                wide = body[at] >> 4 == 1
+                steps = body[at + 1 : at + 1 + (128 if wide else 64)]
+                if body[at] & 15 == 0 and len(steps) == (128 if wide else 64):
+                    return struct.unpack(">64H", steps) if wide else tuple(steps)
+                at += 1 + (128 if wide else 64)
+        pos += 2 + size
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -39,6 +41,29 @@ def content_sha256(data: bytes) -> str:
     for name, body in _picture_bytes(split_parts(data)):
         digest.update(name.encode("latin-1") + len(body).to_bytes(8, "big"))
         digest.update(body)
+    return digest.hexdigest()
+
+
+def video_content_sha256(file: BinaryIO) -> str:
+    """SHA-256 of the coded samples of an open MP4 or QuickTime file and of the tables that say how to show them.
+
+    The same before and after signing or a change of metadata, which move the samples and rewrite their offsets:
+    offsets count from the `mdat` that holds them (ISO/IEC 14496-12). Fragments (`moof`) are hashed as they are.
+    """
+    digest, mdats, moov = hashlib.sha256(b"facsimile video v1\0"), list[tuple[int, int]](), b""
+    for kind, start, length in _top_boxes(file):
+        file.seek(start)
+        if kind == b"moov":
+            moov = file.read(length)
+        elif kind == b"mdat":
+            mdats.append((start, length))
+        if kind in (b"mdat", b"moof"):
+            digest.update(kind + length.to_bytes(8, "big"))
+            for at in range(0, length, 1 << 20):
+                digest.update(file.read(min(length - at, 1 << 20)))
+    for kind, body in _sample_tables(moov):
+        table = _relative(kind, body, mdats) if kind in (b"stco", b"co64") else kind + body
+        digest.update(len(table).to_bytes(8, "big") + table)
     return digest.hexdigest()
 
 
@@ -80,3 +105,53 @@ def _picture_bytes(parts: list[Part]) -> list[tuple[str, bytes]]:
 
 def _is_jpeg_metadata(name: str) -> bool:
     return name in ("FFFE", "trailer") or (name.startswith("FFE") and name != "FFEE")
+
+
+_FOLDERS = frozenset((b"trak", b"mdia", b"minf", b"stbl", b"edts"))
+_TABLES = frozenset(
+    (b"elst", b"stsd", b"stts", b"ctts", b"stss", b"stsz", b"stz2", b"stsc", b"stco", b"co64", b"hdlr")
+)
+
+
+def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and length of the content of each top-level box; a last one that is cut ends with the file."""
+    end, pos = file.seek(0, 2), 0
+    while pos + 8 <= end:
+        file.seek(pos)
+        head = file.read(16)
+        size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if size == 1:
+            size, start = int.from_bytes(head[8:16], "big"), 16
+        size = end - pos if size == 0 else size
+        if size < start:
+            return
+        yield kind, pos + start, min(size, end - pos) - start
+        pos += size
+
+
+def _sample_tables(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The tables of all tracks, in order."""
+    pos = 0
+    while pos + 8 <= len(body):
+        size, kind = int.from_bytes(body[pos : pos + 4], "big"), body[pos + 4 : pos + 8]
+        if size < 8:
+            return
+        if kind in _FOLDERS:
+            yield from _sample_tables(body[pos + 8 : pos + size])
+        elif kind in _TABLES:
+            yield kind, body[pos + 8 : pos + size]
+        pos += size
+
+
+def _relative(kind: bytes, body: bytes, mdats: list[tuple[int, int]]) -> bytes:
+    """A table of chunk offsets, each as the number of its `mdat` and the distance from where that begins."""
+    wide = 8 if kind == b"co64" else 4
+    told = b"offsets"
+    for at in range(8, len(body) - wide + 1, wide):
+        offset = int.from_bytes(body[at : at + wide], "big")
+        inside = [
+            (n, offset - start) for n, (start, length) in enumerate(mdats) if 0 <= offset - start < length
+        ]
+        number, distance = inside[0] if inside else (-1, offset)
+        told += (number + 1).to_bytes(4, "big") + distance.to_bytes(8, "big")
+    return told

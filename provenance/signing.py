@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from uuid import uuid4
 
 import c2pa
@@ -51,6 +51,7 @@ _OWN_URI, _LISTED_URI, _TIMESTAMP_URI = (
 _PINNED_URI = ""  # what the library reports of a leaf found in an allowed_list
 _LIST_NAME = re.compile(r"found in \[([^\]]*)\] trust anchors|trust list: (\S+)$")
 _BINDING_FAILURES = frozenset({"assertion.dataHash.mismatch", "assertion.bmffHash.mismatch"})
+_SEARCHED = 64 << 20
 _CREDENTIAL_PREFIX = "signingCredential."  # who signed, as opposed to whether the bytes are intact
 
 
@@ -121,19 +122,33 @@ def sign(
     return result
 
 
-def read_manifest(data: bytes, mime: str, trust: Trust) -> ManifestReading:
-    """What the file's own manifest proves to somebody who believes `trust`; fetches nothing, never raises."""
+def read_manifest(data: bytes | BinaryIO, mime: str, trust: Trust) -> ManifestReading:
+    """What the file's own manifest proves to somebody who believes `trust`; fetches nothing, never raises.
+
+    `data` is the file whole, or open for reading where it is too large to hold.
+    """
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         with (
             c2pa.Context.from_dict(_settings(trust)) as context,
-            c2pa.Reader(mime, io.BytesIO(data), context=context) as reader,
+            c2pa.Reader(mime, stream, context=context) as reader,
         ):
             return _reading(json.loads(reader.json()))
     except c2pa.C2paError.ManifestNotFound:
         return ManifestReading("none")
     except (c2pa.C2paError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        state: State = "tampered" if b"jumb" in data and b"c2pa" in data else "none"
+        state: State = "tampered" if _looks_signed(stream) else "none"
         return ManifestReading(state, codes=(f"facsimile.unreadable.{type(error).__name__.lstrip('_')}",))
+
+
+def _looks_signed(stream: BinaryIO) -> bool:
+    """Whether the words that every store holds stand in the first or last megabytes of a file."""
+    length = stream.seek(0, io.SEEK_END)
+    parts = []
+    for start in (0, max(length - _SEARCHED, 0)):
+        stream.seek(start)
+        parts.append(stream.read(_SEARCHED))
+    return all(any(word in part for part in parts) for word in (b"jumb", b"c2pa"))
 
 
 def read_detached(store: bytes, data: bytes, mime: str, trust: Trust) -> tuple[ManifestReading, bool]:

@@ -55,7 +55,7 @@ def evidence_table(report: Report) -> str:
         ("Manifest", escape(_manifest_line(report))),
         ("Mark", escape(_mark_line(report))),
         ("Ledger", escape(_ledger_line(report))),
-        ("Detector", escape(f"{report.detector['band']}: {report.detector['reason']}")),
+        ("Detector", escape(": ".join(filter(None, (report.detector.band, report.detector.reason))))),
         ("Content hash", f"<code>{escape(report.content_sha256)}</code>"),
     ]
     body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows)

@@ -99,7 +99,8 @@ def test_check_prints_one_json_object_per_contract(run: Run, studio: Studio) -> 
     assert ran.code == 0
     assert ran.json["verdict"] == "declared_synthetic"
     assert list(ran.json) == [
-        "file", "verdict", "summary", "evidence", "conflicts", "content_sha256", "versions",
+        "file", "verdict", "summary", "evidence", "conflicts", "notes", "content_sha256", "file_sha256", "media",
+        "versions",
     ]  # fmt: skip
     assert list(ran.json["evidence"]) == [
         "manifest", "mark", "ledger", "foreign_marks", "detector", "consistency",
@@ -128,7 +129,8 @@ def test_check_finds_its_way_back_from_a_stripped_copy(run: Run, studio: Studio,
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_hostile_files_give_their_code(run: Run, studio: Studio, tmp_path: Path, name: str) -> None:
     make, code = HOSTILE[name]
-    code = {"empty": "file.empty", "too_many_bytes": "file.too_large"}.get(name, code)
+    read_as_video = {"mp4_with_hostile_box": "media.damaged"}
+    code = {"empty": "file.empty", "too_many_bytes": "file.too_large", **read_as_video}.get(name, code)
     path = tmp_path / "hostile.png"
     path.write_bytes(make())
     ran = run("check", path, "--json", home=studio.home_path)

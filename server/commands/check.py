@@ -23,13 +23,13 @@ def add_to(app: typer.Typer) -> None:
 
 @report_errors
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    files: Annotated[list[Path], typer.Argument(help="Pictures, videos, or folders of them.")],
     report: Annotated[Path | None, typer.Option(help="Also write the report here (.json or .html).")] = None,
     json_output: Json = False,
 ) -> None:
     """Say for each file what its manifest, its mark and the ledger prove."""
     from detector.check import Checker
-    from fusion.media import LIMITS, read_file, write_file_atomically
+    from fusion.media import write_file_atomically
     from provenance.errors import FacsimileError, UsageError
     from server.report import render_html, render_json
 
@@ -45,7 +45,7 @@ def check(
         checker = Checker(home)
         for path in _expand(files):
             try:
-                reports.append(checker.check(read_file(path, LIMITS.max_bytes), str(path)))
+                reports.append(checker.check_file(path))
             except FacsimileError as error:
                 failures.append((path, error))
     if report is not None:
