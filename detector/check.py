@@ -29,7 +29,7 @@ from detector.verdict import Evidence, Verdict, decide
 from fusion.face import Face, UInt8Array
 from fusion.files import open_file, read_file
 from fusion.headers import jpeg_luma_table, read_header
-from fusion.media import LIMITS, Picture, read_picture
+from fusion.media import LIMITS, Limits, Picture, read_picture
 from fusion.video import VIDEO_LIMITS, is_video
 from provenance import __version__, signing, watermark
 from provenance.checkpoint import open_checkpoint
@@ -140,10 +140,14 @@ class Eyes:
 
 
 class Checker:
-    """Checks files against one home's keys, trust anchors and ledger; `scorer` is the detector, if there is one."""
+    """Checks files against one home's keys, trust anchors and ledger; `scorer` is the detector, if there is one.
 
-    def __init__(self, home: Home, scorer: FaceScorer | None = None) -> None:
+    `limits` are those of the decoder of pictures.
+    """
+
+    def __init__(self, home: Home, scorer: FaceScorer | None = None, limits: Limits = LIMITS) -> None:
         self.home = home
+        self.limits = limits
         self.scorer = scorer
         self.eyes = Eyes()
 
@@ -159,7 +163,7 @@ class Checker:
 
     def check(self, data: bytes, name: str) -> Report:
         """Check the bytes of one picture; MediaError when they are not one."""
-        picture = read_picture(data)
+        picture = read_picture(data, self.limits)
         content = content_sha256(data)
         manifest = signing.read_manifest(data, picture.format.mime, self.home.keys.trust)
         mark = self._read_mark(picture.rgb)

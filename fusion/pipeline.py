@@ -6,7 +6,6 @@ Nothing here can be switched off. A step that fails raises, and what was compute
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from sqlalchemy.engine import Connection
 
 from fusion.face import Face, UInt8Array
 from fusion.files import make_folder
-from fusion.media import Format, encode_picture, format_of_output, read_picture, write_file_atomically
+from fusion.media import LIMITS, Limits, encode_picture, format_of_output, read_picture, write_file_atomically
 from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
+from fusion.stopwatch import Stopwatch
 from provenance import __version__, claim, consent, signing, watermark, xmp
 from provenance.consent import Decision
 from provenance.container import c2pa_store, split_parts
@@ -59,17 +60,39 @@ class Sealed:
         }
 
 
-class Stopwatch:
-    """Milliseconds per stage, in the order the stages ran."""
+class Release:
+    """Where a finished picture goes: `keep` before it is recorded, `settle` with the record, `release` after it.
 
-    def __init__(self) -> None:
-        self.timings_ms: dict[str, float] = {}
+    This one is a file. The server's puts the bytes into its store and ends its job in the record's transaction.
+    """
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings_ms[name] = round((time.perf_counter() - start) * 1e3, 1)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.format = format_of_output(path)
+
+    def keep(self, data: bytes) -> None:
+        """Called with the signed bytes before they are recorded; nobody may see them yet."""
+
+    def settle(self, sealed: Sealed, conn: Connection) -> None:
+        """Called in the transaction that records the output: what is written here commits with it, or not."""
+
+    def release(self, data: bytes) -> None:
+        """Called when the record has been committed."""
+        write_file_atomically(self.path, data)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A fusion that was looked at but not decided: its pictures, faces, and what consent is asked for."""
+
+    request: FuseRequest
+    engine: str
+    question: ConsentRequest
+    target: _Input
+    sources: tuple[_Input, ...]
+    target_faces: tuple[Face, ...]
+    source_faces: tuple[Face, ...]
+    pairs: tuple[tuple[int, int], ...]
 
 
 def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path) -> Sealed:
@@ -78,14 +101,23 @@ def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path)
     ConsentError (logged) when any face is not covered, at the start or at release; FaceError, MediaError,
     SignatureError, StoreError, UsageError. Nothing is written then.
     """
-    from fusion.swap import find_preset, swap_faces
+    watch, release = Stopwatch(), Release(output)
+    prepared = prepare(request, home, perception, watch)
+    with watch.stage("consent"), consent.accept(prepared.question, home) as (decision, conn):
+        accepted = record_acceptance(decision, home, conn)
+    return complete(prepared, decision, accepted.index, home, perception, release, watch)
+
+
+def prepare(
+    request: FuseRequest, home: Home, perception: Perception, watch: Stopwatch, limits: Limits = LIMITS
+) -> Prepared:
+    """Read the pictures, find the faces, pair them up and put the question; decides and records nothing."""
+    from fusion.swap import find_preset
 
     engine = request.engine or find_preset(request.preset).engine
-    watch = Stopwatch()
-    output_format = format_of_output(output)
     with watch.stage("read"):
-        target = _Input.read(request.target, home)
-        sources = [_Input.read(data, home) for data in request.sources]
+        target = _Input.read(request.target, home, limits)
+        sources = tuple(_Input.read(data, home, limits) for data in request.sources)
     with watch.stage("perceive"):
         target_faces = sorted(perception.analyse(target.rgb), key=lambda face: float(face.box_xyxy[0]))
         source_faces = [only_face(perception.analyse(source.rgb)) for source in sources]
@@ -93,40 +125,61 @@ def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path)
     used = sorted({source for source, _ in pairs})
     claims = [_claim("source", source_faces[i], sources[i]) for i in used]
     claims += [_claim("target", face, target) for face in target_faces]
-    with watch.stage("consent"):
-        question = ConsentRequest.make(
-            purpose=request.purpose,
-            use=request.use,
-            media="still",
-            grantee=home.organisation,
-            jurisdiction=home.jurisdiction,
-            embedder_sha256=perception.models["identity"],
-            num_source_faces=len(used),
-            num_target_faces=len(target_faces),
-            offered_grants=request.grant_ids,
-            faces=tuple(claims),
-        )
-        with consent.accept(question, home) as (decision, conn):
-            accepted = home.ledger.append({"kind": "job_accepted", **decision.record}, conn)
+    question = ConsentRequest.make(
+        purpose=request.purpose,
+        use=request.use,
+        media="still",
+        grantee=home.organisation,
+        jurisdiction=home.jurisdiction,
+        embedder_sha256=perception.models["identity"],
+        num_source_faces=len(used),
+        num_target_faces=len(target_faces),
+        offered_grants=request.grant_ids,
+        faces=tuple(claims),
+    )
+    faces = (tuple(target_faces), tuple(source_faces))
+    return Prepared(request, engine, question, target, sources, *faces, tuple(pairs))
+
+
+def record_acceptance(decision: Decision, home: Home, conn: Connection) -> Receipt:
+    """Record that a fusion was accepted, in the decision's own transaction."""
+    return home.ledger.append({"kind": "job_accepted", **decision.record}, conn)
+
+
+def complete(
+    prepared: Prepared,
+    decision: Decision,
+    accepted_index: int,
+    home: Home,
+    perception: Perception,
+    release: Release,
+    watch: Stopwatch,
+) -> Sealed:
+    """Make what was decided: swap, mark, encode, sign, record, release."""
+    from fusion.swap import swap_faces
+
+    request, faces = prepared.request, prepared.target_faces
     with watch.stage("swap"):
-        assignments = [(sources[i].rgb, source_faces[i], target_faces[k]) for i, k in pairs]
-        swapped = swap_faces(target.rgb, assignments, engine=engine, preset=request.preset)
+        assignments = [
+            (prepared.sources[i].rgb, prepared.source_faces[i], faces[k]) for i, k in prepared.pairs
+        ]
+        swapped = swap_faces(prepared.target.rgb, assignments, engine=prepared.engine, preset=request.preset)
     job = _Job(
         what="fusion",
-        engine=engine,
+        engine=prepared.engine,
         models=dict(perception.models),
         decision=decision,
-        accepted_index=accepted.index,
+        accepted_index=accepted_index,
         purpose=request.purpose,
-        inputs=(target, *(sources[i] for i in used)),
+        inputs=(prepared.target, *(prepared.sources[i] for i in sorted({i for i, _ in prepared.pairs}))),
     )
     details: dict[str, Any] = {
-        "engine": engine,
+        "engine": prepared.engine,
         "preset": request.preset,
-        "faces": [{"source": i, "face": k} for i, k in pairs],
+        "faces": [{"source": i, "face": k} for i, k in prepared.pairs],
         "grants": list(decision.grant_ids),
     }
-    return _seal_and_release(swapped, job, home, _Output(output, output_format, watch, details))
+    return _seal_and_release(swapped, job, home, _Output(release, watch, details))
 
 
 def sample(
@@ -146,7 +199,7 @@ def sample(
         job = _Job(what="sample", engine="portraits", models={"portraits": model.sha256})
         output = folder / f"nobody_{seed}_{number:04d}.png"
         details = {"seed": seed, "number": number}
-        sealed.append(_seal_and_release(rgb, job, home, _Output(output, Format.PNG, watch, details)))
+        sealed.append(_seal_and_release(rgb, job, home, _Output(Release(output), watch, details)))
     return sealed
 
 
@@ -155,8 +208,7 @@ def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, 
 
     Each must be an intact output of this home made solely of nobodies: RefusedError `sheet.not_ours` otherwise.
     """
-    watch = Stopwatch()
-    output_format = format_of_output(output)
+    watch, release = Stopwatch(), Release(output)
     with watch.stage("read"):
         tiles = [_Input.read(data, home) for data in pictures]
     if not tiles or any(tile.evidence is None or tile.evidence.kind != "manifest" for tile in tiles):
@@ -168,7 +220,7 @@ def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, 
     with watch.stage("draw"):
         rgb = _grid([tile.rgb for tile in tiles], columns, tile_px)
     job = _Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=tuple(tiles))
-    return _seal_and_release(rgb, job, home, _Output(output, output_format, watch, {"pictures": len(tiles)}))
+    return _seal_and_release(rgb, job, home, _Output(release, watch, {"pictures": len(tiles)}))
 
 
 def _grid(pictures: list[UInt8Array], columns: int, tile_px: int) -> UInt8Array:
@@ -189,8 +241,8 @@ class _Input:
     evidence: ManifestEvidence | FolderEvidence | None
 
     @classmethod
-    def read(cls, data: bytes, home: Home) -> _Input:
-        picture = read_picture(data)
+    def read(cls, data: bytes, home: Home, limits: Limits = LIMITS) -> _Input:
+        picture = read_picture(data, limits)
         mime = picture.format.mime
         return cls(data, picture.rgb, mime, _synthetic_evidence(data, mime, home))
 
@@ -212,28 +264,26 @@ class _Job:
 class _Output:
     """Where and as what the picture is released, and what is told of it."""
 
-    path: Path
-    format: Format
+    release: Release
     watch: Stopwatch
     details: dict[str, Any]
 
 
 def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -> Sealed:
     asset_id = secrets.token_bytes(8)
-    watch = output.watch
+    watch, release = output.watch, output.release
     with watch.stage("mark"):
         marked = watermark.embed(rgb, asset_id, home.keys.mark_key)
     with watch.stage("encode"):
-        encoded = encode_picture(marked, output.format)
+        encoded = encode_picture(marked, release.format)
     with watch.stage("sign"):
-        signed = _sign(encoded, output.format.mime, asset_id.hex(), job, home)
+        signed = _sign(encoded, release.format.mime, asset_id.hex(), job, home)
     with watch.stage("record"):
         entry = _entry(signed, marked, asset_id.hex(), job, home)
-        receipt = _record(entry, c2pa_store(split_parts(signed)), job, home)
+        sealed = _record(signed, entry, job, home, output)
     with watch.stage("release"):
-        write_file_atomically(output.path, signed)
-    details = {**output.details, "models": job.models, "timings_ms": watch.timings_ms}
-    return Sealed(output.path, asset_id.hex(), entry["content_sha256"], receipt, details)
+        release.release(signed)
+    return sealed
 
 
 def _sign(encoded: bytes, mime: str, asset_id: str, job: _Job, home: Home) -> bytes:
@@ -296,12 +346,24 @@ def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: _Job, home: Ho
     return entry
 
 
-def _record(entry: dict[str, Any], store: bytes, job: _Job, home: Home) -> Receipt:
-    """Record an output and its manifest store; consent is judged again in the same transaction, for a grant may be
-    revoked by now."""
+def _record(signed: bytes, entry: dict[str, Any], job: _Job, home: Home, output: _Output) -> Sealed:
+    store = c2pa_store(split_parts(signed))
+    output.release.keep(signed)
+    with _recording(job, home) as conn:
+        receipt = record_output(home.ledger, entry, store, conn)
+        details = {**output.details, "models": job.models, "timings_ms": output.watch.timings_ms}
+        sealed = Sealed(output.release.path, entry["asset_id"], entry["content_sha256"], receipt, details)
+        output.release.settle(sealed, conn)
+    return sealed
+
+
+@contextmanager
+def _recording(job: _Job, home: Home) -> Iterator[Connection]:
+    """The transaction of an output's record; consent is judged again in it, for a grant may be revoked by now."""
     if job.decision is None:
         with home.database.write() as conn:
-            return record_output(home.ledger, entry, store, conn)
+            yield conn
+        return
     with consent.accept(job.decision.request, home) as (decision, conn):
         if (decision.grant_ids, decision.all_synthetic) != (
             job.decision.grant_ids,
@@ -312,7 +374,7 @@ def _record(entry: dict[str, Any], store: bytes, job: _Job, home: Home) -> Recei
                 "The grants that cover this changed while it was made, so the manifest would name the wrong ones.",
                 "Ask again.",
             )
-        return record_output(home.ledger, entry, store, conn)
+        yield conn
 
 
 def _synthetic_evidence(data: bytes, mime: str, home: Home) -> ManifestEvidence | FolderEvidence | None:

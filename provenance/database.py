@@ -25,6 +25,7 @@ SCHEMA_VERSION = 2
 LOCK_WAIT_S = 15
 ADVISORY_LOCK = 0x66616373  # any constant that every process of a deployment shares
 WRITE_OPTION = "facsimile_write"
+ROWS_OPTION = "facsimile_rows"
 
 _Int = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -235,11 +236,16 @@ class Database:
         return Path(str(self.url.database)) if named else None
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that is alone in writing; commits at the end of the block."""
+    def write(self, *, ledger: bool = True) -> Iterator[Connection]:
+        """A transaction that is alone in writing; commits at the end of the block.
+
+        `ledger=False` is for rows that no decision rests on: on PostgreSQL it locks only those, so that many such
+        transactions run side by side; nothing can be appended to the ledger in it.
+        """
+        mode = WRITE_OPTION if ledger else ROWS_OPTION
         with (
             _stated_errors(),
-            self._engine.connect().execution_options(**{WRITE_OPTION: True}) as conn,
+            self._engine.connect().execution_options(**{mode: True}) as conn,
             conn.begin(),
         ):
             yield conn
@@ -325,7 +331,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin_sqlite(conn: Connection) -> None:
     if conn.get_isolation_level() != "AUTOCOMMIT":
-        conn.exec_driver_sql("BEGIN IMMEDIATE" if is_writing(conn) else "BEGIN")
+        writes = is_writing(conn) or conn.get_execution_options().get(ROWS_OPTION) is True
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _begin_postgresql(conn: Connection) -> None:

@@ -1,0 +1,22 @@
+"""How long each stage of a piece of work took; does not know what the stages are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Milliseconds per stage, in the order the stages ran; `enter` is called with a stage's name as it begins."""
+
+    def __init__(self, enter: Callable[[str], None] = lambda stage: None) -> None:
+        self.timings_ms: dict[str, float] = {}
+        self._enter = enter
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._enter(name)
+        start = time.perf_counter()
+        yield
+        self.timings_ms[name] = round((time.perf_counter() - start) * 1e3, 1)
