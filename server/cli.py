@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import typer
 
-from server.commands import audit, bench, check, home, make, people, recover, sets, workshop
+from server.commands import audit, bench, check, home, key, make, people, recover, serve, sets, workshop
 
 MANY_VALUED = frozenset(
     {
         "--image", "--source", "--grant", "--purpose", "--scope", "--media", "--use", "--jurisdiction",
         "--map", "--engine",
-        "--against",
+        "--against", "--role",
     }
 )  # fmt: skip
 """Options that take several values, as `--image a.png b.png` or repeated."""
@@ -29,7 +29,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for module in (home, make, check, recover, people, audit, sets, workshop, bench):
+    for module in (home, make, check, recover, people, audit, sets, workshop, bench, serve, key):
         module.add_to(app)
     return app
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+WORKER_GRACE_S: Final = 20.0
+"""How long a worker that was told to stop may finish its job before it gives the lease back."""
 
 
 @dataclass(frozen=True)
@@ -19,3 +23,49 @@ def read_settings() -> Settings:
     """Read FACSIMILE_HOME (default ~/.facsimile) and FACSIMILE_DATABASE."""
     home = os.environ.get("FACSIMILE_HOME") or "~/.facsimile"
     return Settings(Path(home).expanduser(), os.environ.get("FACSIMILE_DATABASE") or None)
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How the server runs; `facsimile serve` fills it, tests make their own.
+
+    base_url             how users reach it; its scheme decides about Secure cookies and HSTS
+    allowed_hosts        values of the Host header that are answered; others get 400 (DNS rebinding)
+    production           refuse development keys and plain http
+    max_upload_bytes     of one request's body
+    check_slots          checks and face searches at work at once; more wait, at most `waiting_slots`
+    waiting_slots        beyond these a request is answered 503 before its body is read
+    deadline_s           how long a request may wait for a slot
+    max_queued_jobs      beyond these a new job is answered 503
+    requests_per_minute  of one principal; logins_per_minute of one address
+    body_bytes_per_s     a body that comes slower than this on average, after ten seconds, is cut off
+    num_workers          worker processes; 0: jobs wait for a worker started elsewhere
+    lease_s              a worker that does not renew its lease within this loses its job
+    max_attempts         a job that was started so often and never ended is dead
+    keep_results_s       results, their inputs' rows and reports are deleted after this
+    max_connections      open at once; more get 503
+    url_checks           allow `POST /v1/checks` by URL (server/fetch.py says what is refused)
+    """
+
+    base_url: str = "http://127.0.0.1:8000"
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    production: bool = False
+    max_upload_bytes: int = 96 << 20
+    check_slots: int = 2
+    waiting_slots: int = 16
+    deadline_s: float = 30.0
+    max_queued_jobs: int = 200
+    requests_per_minute: int = 600
+    logins_per_minute: int = 10
+    body_bytes_per_s: int = 20_000
+    num_workers: int = 1
+    lease_s: float = 30.0
+    max_attempts: int = 5
+    keep_results_s: float = 7 * 86_400
+    url_checks: bool = False
+    max_connections: int = 400
+
+    @property
+    def is_https(self) -> bool:
+        """Whether users reach the server over TLS."""
+        return self.base_url.startswith("https://")

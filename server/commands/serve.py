@@ -1,0 +1,101 @@
+"""`serve`: one server over the home; `--production` refuses what is only good for development."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.console import report_errors, say
+from server.deps import open_home
+from server.settings import ServeSettings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+
+
+@report_errors
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8000,
+    production: Annotated[
+        bool, typer.Option("--production", help="Refuse development keys, default names and plain http.")
+    ] = False,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="How users reach it, such as https://faces.example; default: host and port."),
+    ] = None,
+    proxy: Annotated[
+        str | None, typer.Option(help="Address of the TLS proxy in front, whose X-Forwarded-* is believed.")
+    ] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate chain, PEM, to serve TLS itself.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its private key, PEM.")] = None,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes; 0: run elsewhere.")] = 1,
+) -> None:
+    """Serve the API and the page over this home."""
+    import uvicorn
+
+    from server.app import create_app
+    from server.logs import configure
+    from server.production import require_production_grade
+
+    tls = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
+    url = base_url or f"{'https' if tls_cert else 'http'}://{host}:{port}"
+    settings = ServeSettings(
+        base_url=url, allowed_hosts=_allowed_hosts(url), production=production, num_workers=workers
+    )
+    with open_home() as home:
+        if production:
+            require_production_grade(home, settings, proxy=proxy, has_tls=tls_cert is not None)
+        configure()
+        app = create_app(home, settings)
+        if not production:
+            _greet(app.state.service, url)
+        uvicorn.Server(uvicorn_config(app, host, port, settings, proxy=proxy, **tls)).run()
+
+
+def uvicorn_config(
+    app: Any, host: str, port: int, settings: ServeSettings, *, proxy: str | None = None, **tls: str | None
+) -> uvicorn.Config:
+    """uvicorn with our limits: guarded headers, no own log, no Server header, a bound on connections."""
+    import uvicorn
+
+    from server.limits import GuardedProtocol
+
+    return uvicorn.Config(
+        app,
+        host,
+        port,
+        http=GuardedProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=proxy is not None,
+        forwarded_allow_ips=proxy or "",
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=20,
+        **tls,  # type: ignore[arg-type]
+    )
+
+
+def _allowed_hosts(url: str) -> tuple[str, ...]:
+    name = url.split("://", 1)[-1].split("/", 1)[0]
+    name = name if name.endswith("]") else name.rsplit(":", 1)[0]
+    return tuple(dict.fromkeys((name, "127.0.0.1", "localhost", "[::1]")))
+
+
+def _greet(service: Any, url: str) -> None:
+    """A link that logs the operator in once, with every role: who can run this command owns the home anyway."""
+    import time
+
+    from server import auth
+
+    _, stored = auth.make_key(service.home.database, auth.ROLES, "operator of `facsimile serve`", 12 * 3600.0)
+    code = service.entry_codes.make(stored.id, time.time())
+    say(f"facsimile serves {url}; this link logs you in once, within ten minutes:")
+    say(f"  {url}/enter?code={code}")

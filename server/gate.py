@@ -1,0 +1,177 @@
+"""What stands before every route: who asks, may they, how often, is there room; reads no body.
+
+A route declares its scope with `declare(...)`; one that declares none is not answered. Tests walk them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from provenance.errors import RefusedError
+from server import auth
+from server.auth import SCOPES, Principal
+from server.problems import Problem, TooBusyError
+from server.service import Service
+
+PUBLIC: Final = "public"
+SCOPE_KEY: Final = "x-facsimile-scope"
+ROOM_KEY: Final = "x-facsimile-room"
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_MEANINGS: Final = {
+    400: "The request cannot be read.",
+    401: "No key, or one that is not good.",
+    403: "Policy, a missing scope or consent says no.",
+    404: "There is no such thing, or it is not yours.",
+    408: "The body came too slowly.",
+    409: "It conflicts with what is there.",
+    410: "It was there, and is no more.",
+    411: "The length of the body is missing.",
+    413: "The body or the picture is too large.",
+    415: "This is no file of an accepted format.",
+    422: "What was handed in cannot be used.",
+    429: "Too many requests; Retry-After says when to come back.",
+    500: "The server failed.",
+    503: "No room or no database; Retry-After says when to come back.",
+    507: "The disk is full.",
+}
+_RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+
+
+def declare(scope: str, *statuses: int, room: str | None = None) -> dict[str, Any]:
+    """Keyword arguments of a route: its scope (or PUBLIC), its room ("slots", "jobs"), every error it answers."""
+    if scope != PUBLIC and scope not in SCOPES:
+        raise ValueError(f"{scope} is no scope")
+    common = (400, 408, 413, 429, 500, 503) if scope == PUBLIC else (400, 401, 403, 408, 413, 429, 500, 503)
+    extra: dict[str, Any] = {SCOPE_KEY: scope, ROOM_KEY: room}
+    if scope != PUBLIC:
+        extra["security"] = [{"key": []}, {"session": []}]
+    responses = {status: _error_response(status) for status in sorted({*common, *statuses})}
+    return {"openapi_extra": extra, "responses": responses}
+
+
+def _error_response(status: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "description": _MEANINGS[status],
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in (429, 503):
+        found["headers"] = _RETRY
+    return found
+
+
+class GatedRoute(APIRoute):
+    """A route that is admitted before its body is read; the principal is then in `request.state.principal`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        extra = self.openapi_extra or {}
+        scope, room = extra.get(SCOPE_KEY), extra.get(ROOM_KEY)
+
+        async def admitted(request: Request) -> Response:
+            await _admit(request, scope, room)
+            return await handle(request)
+
+        return admitted
+
+
+async def _admit(request: Request, scope: str | None, room: str | None) -> None:
+    service: Service = request.app.state.service
+    if scope is None:
+        raise RefusedError("auth.undeclared", "This route declares no scope.", "Report it.")
+    principal = await run_in_threadpool(authenticate, request, service)
+    request.state.principal = principal
+    if scope != PUBLIC:
+        if principal is None:
+            raise RefusedError(
+                "auth.missing", "The request carries no key.", "Send `Authorization: Bearer fk_…`."
+            )
+        principal.require(scope)
+        if request.method not in SAFE_METHODS:
+            principal.require_csrf(request.headers.get("x-csrf-token"))
+    service.rates.count_request(principal.id if principal else f"address {address_of(request)}")
+    if room is not None:
+        await _require_room(service, room)
+
+
+async def _require_room(service: Service, room: str) -> None:
+    service.slots.check()
+    if room == "jobs":
+        waiting = await run_in_threadpool(service.queue.count_waiting)
+        if waiting >= service.settings.max_queued_jobs:
+            raise TooBusyError(
+                "request.busy", f"{waiting} jobs wait.", "Wait as long as Retry-After says.", 10
+            )
+
+
+def authenticate(request: Request, service: Service) -> Principal | None:
+    """Who asks: by bearer key, else by session cookie; None for nobody, RefusedError for a key that is not good."""
+    header = request.headers.get("authorization", "")
+    if header:
+        kind, _, key = header.partition(" ")
+        found = auth.find_by_key(service.home.database, key.strip()) if kind.lower() == "bearer" else None
+        if found is None:
+            raise RefusedError(
+                "auth.invalid", "The key is unknown, expired or revoked.", "Ask an admin for a new key."
+            )
+        return found
+    cookie = request.cookies.get(cookie_name(service))
+    return auth.find_by_session(service.home.database, cookie) if cookie else None
+
+
+def cookie_name(service: Service) -> str:
+    """Over TLS the prefix makes browsers insist on Secure, path / and no domain (RFC 6265bis 4.1.3.2)."""
+    return "__Host-facsimile" if service.settings.is_https else "facsimile"
+
+
+def set_session_cookie(response: Response, session: auth.Session, service: Service) -> None:
+    """Hand a session to a browser."""
+    response.set_cookie(
+        cookie_name(service),
+        session.token,
+        max_age=int(auth.SESSION_S),
+        path="/",
+        secure=service.settings.is_https,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def clear_session_cookie(response: Response, service: Service) -> None:
+    """Take it back."""
+    response.delete_cookie(
+        cookie_name(service), path="/", secure=service.settings.is_https, httponly=True, samesite="strict"
+    )
+
+
+def address_of(request: Request) -> str:
+    """The client's address, as uvicorn's proxy policy lets it be seen."""
+    return request.client.host if request.client else "unknown"
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _principal(request: Request) -> Principal:
+    """The one that the gate admitted."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+def _anybody(request: Request) -> Principal | None:
+    found: Principal | None = request.state.principal
+    return found
+
+
+Serving = Annotated[Service, Depends(_service)]
+Caller = Annotated[Principal, Depends(_principal)]
+Anybody = Annotated[Principal | None, Depends(_anybody)]
+
+__all__: Sequence[str] = ("Anybody", "Caller", "GatedRoute", "Problem", "Serving", "declare")

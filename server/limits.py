@@ -1,0 +1,171 @@
+"""What one client may take: requests per minute, places at work, time for its bytes; knows no route.
+
+A request is refused (429, 503) before its body is read. Headers that come too slowly or are too large end the
+connection; a body that trickles gets 408.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.events import TimerHandle
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.problems import TooBusyError
+
+HEADERS_WITHIN_S: Final = 10.0
+MAX_HEADER_BYTES: Final = 32 << 10
+BODY_GRACE_S: Final = 10.0
+
+
+class Rates:
+    """Sliding windows of one minute, kept in this process."""
+
+    def __init__(self, requests_per_minute: int, logins_per_minute: int) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._requests = RateLimitItemPerMinute(requests_per_minute)
+        self._logins = RateLimitItemPerMinute(logins_per_minute)
+
+    def count_request(self, who: str) -> None:
+        """TooBusyError `request.too_many` when a principal asks more often than is allowed."""
+        self._count(self._requests, "request", who)
+
+    def count_login(self, address: str) -> None:
+        """The same for attempts to log in, by address: call it before the key is looked at."""
+        self._count(self._logins, "login", address)
+
+    def _count(self, limit: Any, what: str, who: str) -> None:
+        if self._limiter.hit(limit, what, who):
+            return
+        reset_at = self._limiter.get_window_stats(limit, what, who).reset_time
+        wait_s = max(1, min(60, round(reset_at - self._limiter.storage.now()))) if reset_at else 60
+        raise TooBusyError(
+            "request.too_many",
+            f"More than {limit.amount} {what}s came within a minute.",
+            "Wait as long as Retry-After says.",
+            wait_s,
+        )
+
+
+class Slots:
+    """Places at work; those who find none wait, but not too many and not too long."""
+
+    def __init__(self, size: int, max_waiting: int, deadline_s: float) -> None:
+        self._free = asyncio.Semaphore(size)
+        self._max_waiting = max_waiting
+        self._deadline_s = deadline_s
+        self.size = size
+        self.waiting = 0
+        self.at_work = 0
+
+    def check(self) -> None:
+        """TooBusyError `request.busy` when the queue is full: asked before a body is read."""
+        if self.waiting >= self._max_waiting:
+            raise self._busy()
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """A place at work for the block; TooBusyError when none comes free in time."""
+        self.check()
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise self._busy() from None
+        finally:
+            self.waiting -= 1
+        self.at_work += 1
+        try:
+            yield
+        finally:
+            self.at_work -= 1
+            self._free.release()
+
+    def _busy(self) -> TooBusyError:
+        cause = f"All {self.size} places are taken and {self.waiting} requests wait."
+        return TooBusyError("request.busy", cause, "Wait as long as Retry-After says.", 1 + self.waiting // 4)
+
+
+class BodyGuard:
+    """ASGI middleware: a body has BODY_GRACE_S plus its length at `bytes_per_s` to arrive, else 408."""
+
+    def __init__(self, app: ASGIApp, bytes_per_s: int) -> None:
+        self._app = app
+        self._bytes_per_s = bytes_per_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        started, received, complete = loop.time(), 0, False
+
+        async def receive_in_time() -> Message:
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(started + BODY_GRACE_S + received / self._bytes_per_s):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The body came too slowly.", {"Connection": "close"}) from None
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, receive_in_time, send)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which has no limit of its own on how long and how large headers may be."""
+
+    _header_timer: TimerHandle | None = None
+    _header_bytes = 0
+    _in_headers = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_wait()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_headers:
+            if self._header_timer is None:
+                self._await_headers()
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._end_wait()
+        self._in_headers = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_headers, self._header_bytes = True, 0
+
+    def _await_headers(self) -> None:
+        self._end_wait()
+        self._header_timer = self.loop.call_later(HEADERS_WITHIN_S, self.transport.abort)
+
+    def _end_wait(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None

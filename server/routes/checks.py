@@ -1,0 +1,133 @@
+"""Checks: one file in, what can be proven about it out; decides nothing itself (detector.check does)."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, File, Path, Response, UploadFile
+
+from provenance.errors import InputError
+from server.gate import Caller, GatedRoute, Serving, declare
+from server.idempotency import IdempotencyKey, attempt, fingerprint
+from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
+from server.schemas import CheckAnswer, CheckItem, CheckPage
+from server.service import Service
+from server.tables import checks, now
+
+if TYPE_CHECKING:
+    from detector.check import Report
+
+router = APIRouter(prefix="/v1/checks", tags=["checks"], route_class=GatedRoute)
+
+CheckId = Annotated[str, Path(pattern=r"^check-[0-9a-f]{20}$")]
+Upload = Annotated[UploadFile, File(description="One picture: JPEG, PNG or WebP.")]
+
+
+@router.post(
+    "",
+    operation_id="createCheck",
+    status_code=201,
+    response_model=CheckAnswer,
+    max_body_size=None,
+    form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1 << 12},
+    **declare("checks:create", 409, 415, 422, room="slots"),
+)
+async def create_check(
+    file: Upload, service: Serving, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Check one picture: its manifest, its mark, the ledger, the detector. The verdict never says "authentic"."""
+    data, name = await file.read(), display_name(file.filename)
+    print_ = fingerprint("createCheck", name, data)
+    async with attempt(service.home.database, caller.id, idempotency_key, print_) as tried:
+        if tried.replayed is not None:
+            return tried.replayed
+        report = await service.work(lambda: service.checker.check(data, name))
+        service.metrics.count_check(report.verdict.value)
+        answer = store_report(report, caller.id, service)
+        return tried.answer(201, answer, f"/v1/checks/{answer.id}")
+
+
+@router.get("", operation_id="listChecks", response_model=CheckPage, **declare("checks:read", 422))
+def list_checks(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cursor = None) -> CheckPage:
+    """Your checks, the newest first."""
+    query = sa.select(checks).where(checks.c.principal == caller.id)
+    if (before := read_cursor(cursor)) is not None:
+        query = query.where(sa.tuple_(checks.c.created_at, checks.c.id) < before)
+    query = query.order_by(checks.c.created_at.desc(), checks.c.id.desc()).limit(limit + 1)
+    with service.home.database.read() as conn:
+        rows = conn.execute(query).all()
+    items = [
+        CheckItem(
+            id=row.id, created=stamp(row.created_at), verdict=row.verdict, content_sha256=row.content_sha256
+        )
+        for row in rows[:limit]
+    ]
+    more = len(rows) > limit
+    return CheckPage(items=items, next=cursor_of(rows[limit - 1].created_at, items[-1].id) if more else None)
+
+
+@router.get(
+    "/{check_id}", operation_id="readCheck", response_model=CheckAnswer, **declare("checks:read", 404, 422)
+)
+def read_check(check_id: CheckId, service: Serving, caller: Caller) -> CheckAnswer:
+    """One of your checks."""
+    row = _find(check_id, caller.id, service)
+    return CheckAnswer(
+        id=row.id, created=stamp(row.created_at), verdict=row.verdict, report=json.loads(row.report)
+    )
+
+
+@router.get(
+    "/{check_id}/report.json",
+    operation_id="downloadCheckReport",
+    response_class=Response,
+    **declare("checks:read", 404, 422),
+)
+def download_report(check_id: CheckId, service: Serving, caller: Caller) -> Response:
+    """The report as a file, the same JSON that `facsimile check --report F.json` writes."""
+    report = json.loads(_find(check_id, caller.id, service).report)
+    body = json.dumps([report], ensure_ascii=False, indent=2).encode()
+    return attachment(body, "application/json", f"{check_id}.json")
+
+
+def attachment(body: bytes, mime: str, name: str) -> Response:
+    """A file to download; `name` is one of ours."""
+    return Response(body, media_type=mime, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def store_report(report: Report, principal: str, service: Service) -> CheckAnswer:
+    """Keep a report for its principal."""
+    check_id, payload = f"check-{secrets.token_hex(10)}", report.as_dict()
+    row: dict[str, Any] = {
+        "id": check_id,
+        "principal": principal,
+        "verdict": report.verdict.value,
+        "content_sha256": report.content_sha256,
+        "report": json.dumps(payload),
+    }
+    with service.home.database.write(ledger=False) as conn:
+        row["created_at"] = now(conn)
+        conn.execute(sa.insert(checks), row)
+    return CheckAnswer(id=check_id, created=stamp(row["created_at"]), verdict=row["verdict"], report=payload)
+
+
+def display_name(name: str | None) -> str:
+    """What a report calls an upload: the last part of its name, printable, short; never used as a path."""
+    last = PurePosixPath((name or "").replace("\\", "/")).name
+    return re.sub(r"[^\w .()+-]", "_", last)[:100] or "upload"
+
+
+def _find(check_id: str, principal: str, service: Service) -> sa.Row[*tuple[Any, ...]]:
+    query = sa.select(checks).where(checks.c.id == check_id, checks.c.principal == principal)
+    with service.home.database.read() as conn:
+        row = conn.execute(query).one_or_none()
+    if row is None:
+        raise InputError(
+            "check.unknown", "You have no such check.", "Use the id that the answer to POST held."
+        )
+    return row

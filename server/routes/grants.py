@@ -1,0 +1,141 @@
+"""Grants: signed permissions of enrolled people, issued, read and withdrawn; judges no request."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from provenance import grants
+from provenance.grants import StoredGrant
+from provenance.records import GrantTerms
+from server.gate import Caller, GatedRoute, Serving, declare
+from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
+from server.paging import Cursor, Limit, cursor_of, read_cursor
+from server.routes.subjects import embedder
+from server.schemas import GrantAnswer, GrantItem, GrantPage, Recorded
+from server.service import Service
+
+router = APIRouter(prefix="/v1/grants", tags=["consent"], route_class=GatedRoute)
+
+GrantId = Annotated[str, Path(pattern=r"^grant-[0-9a-f]{16}$")]
+_Token = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
+
+
+class GrantOrder(BaseModel):
+    """What a person agrees to. The text they read is in the answer; `not_before` is now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    subject_id: str = Field(pattern=r"^subject-[0-9a-f]{16}$")
+    grantee: str = Field(min_length=1, max_length=1000, pattern=r"\S")
+    purposes: list[_Token] = Field(min_length=1, max_length=50)
+    scope_roles: list[Literal["source", "target"]] = Field(min_length=1, max_length=2)
+    scope_media: list[Literal["still", "video"]] = Field(min_length=1, max_length=2)
+    uses: list[Literal["internal", "publish", "dataset"]] = Field(min_length=1, max_length=3)
+    until: date = Field(description="Last day, UTC.")
+    jurisdictions: list[Annotated[str, Field(pattern=r"^([A-Z]{2}|WORLD)$")]] = Field(
+        default=["WORLD"], min_length=1, max_length=50
+    )
+    evidence: str = Field(
+        min_length=1, max_length=1000, pattern=r"\S", description="Where the consent is kept."
+    )
+
+
+class Withdrawal(BaseModel):
+    """Why; kept in this database only, the ledger records the fact."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=1000, pattern=r"\S")
+
+
+@router.post(
+    "",
+    operation_id="issueGrant",
+    status_code=201,
+    response_model=GrantAnswer,
+    max_body_size=1 << 18,
+    **declare("grants:write", 404, 409, 422),
+)
+async def issue_grant(
+    order: GrantOrder, service: Serving, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Issue a signed grant of an enrolled person."""
+    print_ = fingerprint("issueGrant", order.model_dump(mode="json"))
+    async with attempt(service.home.database, caller.id, idempotency_key, print_) as tried:
+        if tried.replayed is not None:
+            return tried.replayed
+        return await run_in_threadpool(_issue, order, tried, service)
+
+
+def _issue(order: GrantOrder, tried: Attempt, service: Service) -> Response:
+    fields: dict[str, Any] = {
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in order if name != "until"},
+        "not_before": datetime.now(UTC),
+        "expires": datetime.combine(order.until, datetime.max.time(), UTC).replace(microsecond=0),
+        "embedder": embedder(),
+        "consent_text_language": "en",
+    }
+    text = grants.grant_text(GrantTerms.make(consent_text_sha256="0" * 64, **fields))
+    terms = GrantTerms.make(consent_text_sha256=hashlib.sha256(text.encode()).hexdigest(), **fields)
+    stored = grants.issue(service.home, terms)
+    return tried.answer(201, _answer(stored, service, text), f"/v1/grants/{stored.id}")
+
+
+@router.get("", operation_id="listGrants", response_model=GrantPage, **declare("grants:read", 422))
+def list_grants(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cursor = None) -> GrantPage:
+    """Every grant, in the order of issue."""
+    after = read_cursor(cursor)
+    found = [
+        each for each in grants.list_grants(service.home) if after is None or each.issued_index > after[0]
+    ]
+    shown = found[:limit]
+    items = [
+        GrantItem(
+            id=each.id, subject_id=each.subject_id, ledger_index=each.issued_index, revoked=each.revoked_at
+        )
+        for each in shown
+    ]
+    more = len(found) > limit
+    return GrantPage(
+        items=items, next=cursor_of(float(shown[-1].issued_index), shown[-1].id) if more else None
+    )
+
+
+@router.get(
+    "/{grant_id}", operation_id="readGrant", response_model=GrantAnswer, **declare("grants:read", 404, 422)
+)
+def read_grant(grant_id: GrantId, service: Serving, caller: Caller) -> GrantAnswer:
+    """One grant's terms, its signature verified."""
+    return _answer(grants.find_grant(service.home, grant_id), service, None)
+
+
+@router.post(
+    "/{grant_id}/revocation",
+    operation_id="revokeGrant",
+    response_model=Recorded,
+    max_body_size=1 << 14,
+    **declare("grants:write", 404, 409, 422),
+)
+def revoke_grant(grant_id: GrantId, withdrawal: Withdrawal, service: Serving, caller: Caller) -> Recorded:
+    """Withdraw a grant for good: every decision after this one sees it, those at work before they release."""
+    receipt = grants.revoke(service.home, grant_id, withdrawal.reason)
+    return Recorded(id=grant_id, ledger_index=receipt.index, root=receipt.root)
+
+
+def _answer(stored: StoredGrant, service: Service, text: str | None) -> GrantAnswer:
+    terms = grants.open_grant(stored.jws, service.home.keys).model_dump(mode="json")
+    return GrantAnswer(
+        id=stored.id,
+        subject_id=stored.subject_id,
+        ledger_index=stored.issued_index,
+        revoked=stored.revoked_at,
+        terms=terms,
+        jws=stored.jws,
+        text=text,
+    )

@@ -1,0 +1,92 @@
+"""What every request shares: the open home, the queue, the store, the limits, the counters; knows no route."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+
+from fusion.formats import LIMITS, Limits
+from provenance.home import Home
+from server.auth import EntryCodes
+from server.jobs import Queue
+from server.limits import Rates, Slots
+from server.metrics import Metrics
+from server.objects import ObjectStore
+from server.settings import ServeSettings
+from server.tables import ensure_tables
+
+if TYPE_CHECKING:
+    from detector.check import Checker
+    from fusion.swap import Perception
+
+T = TypeVar("T")
+
+UPLOAD_LIMITS: Limits = replace(LIMITS, apart_above_pixels=-1)
+"""Every upload is decoded in a child process under limits of memory and time, whatever its size."""
+
+
+@dataclass
+class Service:
+    """One running server. Networks load once, when the first request (or `warm_up`) needs them."""
+
+    settings: ServeSettings
+    home: Home
+    queue: Queue
+    objects: ObjectStore
+    rates: Rates
+    slots: Slots
+    metrics: Metrics
+    entry_codes: EntryCodes = field(default_factory=EntryCodes)
+    draining: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _perception: Perception | None = None
+    _checker: Checker | None = None
+
+    @classmethod
+    def over(cls, home: Home, settings: ServeSettings) -> Service:
+        """The service of an open home."""
+        ensure_tables(home.database)
+        metrics = Metrics()
+        return cls(
+            settings=settings,
+            home=home,
+            queue=Queue(home, settings.lease_s, settings.max_attempts, settings.keep_results_s),
+            objects=ObjectStore(home.store_path),
+            rates=Rates(settings.requests_per_minute, settings.logins_per_minute),
+            slots=Slots(settings.check_slots, settings.waiting_slots, settings.deadline_s),
+            metrics=metrics,
+        )
+
+    @property
+    def perception(self) -> Perception:
+        """The networks that find and embed faces."""
+        from fusion.swap import load_perception
+
+        with self._lock:
+            if self._perception is None:
+                self._perception = load_perception("cpu")
+            return self._perception
+
+    @property
+    def checker(self) -> Checker:
+        """The one-click check of this home; it decodes in a child process."""
+        from detector.check import Checker
+
+        with self._lock:
+            if self._checker is None:
+                self._checker = Checker(self.home, limits=UPLOAD_LIMITS)
+            return self._checker
+
+    def warm_up(self) -> None:
+        """Load what the first request would otherwise wait for."""
+        _ = self.checker
+        _ = self.perception
+
+    async def work(self, task: Callable[[], T]) -> T:
+        """Run what computes in a thread, when a slot is free; TooBusyError when none comes free in time."""
+        async with self.slots.take():
+            return await run_in_threadpool(task)

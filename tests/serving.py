@@ -1,0 +1,59 @@
+"""A real server on a real port for tests: uvicorn in a thread, keys for every role; knows no test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import httpx2 as httpx
+import uvicorn
+
+from provenance.home import Home
+from server import auth
+from server.app import create_app
+from server.commands.serve import uvicorn_config
+from server.service import Service
+from server.settings import ServeSettings
+
+FAST = ServeSettings(requests_per_minute=100_000, logins_per_minute=1000, num_workers=0)
+
+
+@dataclass
+class Served:
+    """A server that runs: its address, its service, a key for each role."""
+
+    url: str
+    service: Service
+    keys: dict[str, str]
+
+    def client(self, *roles: str, timeout_s: float = 120.0) -> httpx.Client:
+        """A client with the key of these roles; none: nobody."""
+        headers = {"Authorization": f"Bearer {self.keys[' '.join(roles)]}"} if roles else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+
+    def key(self, *roles: str) -> str:
+        """A new key with these roles."""
+        return auth.make_key(self.service.home.database, roles, "test")[0]
+
+
+@contextmanager
+def serve(home: Home, settings: ServeSettings = FAST) -> Iterator[Served]:
+    """A server over an open home while the block runs."""
+    app = create_app(home, replace(settings, allowed_hosts=("127.0.0.1", "localhost")))
+    server = uvicorn.Server(uvicorn_config(app, "127.0.0.1", 0, settings))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("the server did not start")
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    keys = {role: auth.make_key(home.database, [role], "test")[0] for role in auth.ROLES}
+    try:
+        yield Served(f"http://127.0.0.1:{port}", app.state.service, keys)
+    finally:
+        server.should_exit = True
+        thread.join(30)
