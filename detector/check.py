@@ -35,6 +35,7 @@ from provenance import __version__, signing, watermark
 from provenance.checkpoint import open_checkpoint
 from provenance.codec import CODED_BITS
 from provenance.errors import LedgerError
+from provenance.foreign_marks import ForeignMark, RivaDecoder, read_foreign_marks
 from provenance.hashes import content_sha256, hamming_distance, perceptual_hash, sha256_hex
 from provenance.home import Home
 from provenance.ledger import Entry
@@ -68,6 +69,7 @@ class Report:
     consistency: Consistency | None
     video: VideoEvidence | None
     versions: dict[str, str]
+    foreign_marks: tuple[ForeignMark, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `facsimile check`, see docs/cli.md."""
@@ -87,7 +89,7 @@ class Report:
                 "p_false": self.mark.p_false,
             },
             "ledger": asdict(self.ledger),
-            "foreign_marks": [],
+            "foreign_marks": [mark.as_dict() for mark in self.foreign_marks],
             "detector": self.detector.as_dict(),
             "consistency": self.consistency.as_dict() if self.consistency else None,
         }
@@ -179,6 +181,7 @@ class Checker:
             ledger=ledger,
             detector=detector,
             consistency=steady,
+            foreign_marks=read_foreign_marks(picture.rgb, self._riva),
         )
 
     def report(
@@ -194,6 +197,7 @@ class Checker:
         detector: DetectorEvidence,
         consistency: Consistency | None = None,
         video: VideoEvidence | None = None,
+        foreign_marks: tuple[ForeignMark, ...] = (),
     ) -> Report:
         """Ask the table, and put everything together."""
         finding = decide(_evidence(manifest, mark, ledger, detector))
@@ -212,6 +216,7 @@ class Checker:
             consistency=consistency,
             video=video,
             versions=self.versions(),
+            foreign_marks=foreign_marks,
         )
 
     def versions(self) -> dict[str, str]:
@@ -254,6 +259,15 @@ class Checker:
         if min(rgb.shape[:2]) < watermark.MIN_SIDE_PX:
             return NO_MARK
         return watermark.extract(rgb, self.home.keys.mark_key)
+
+    @cached_property
+    def _riva(self) -> RivaDecoder | None:
+        """rivaGan's decoder, where the user brought the file along (`facsimile models add`)."""
+        from fusion.guests import list_guests, open_riva
+
+        folder = self.home.path / "models"
+        named = [guest.name for guest in list_guests(folder) if guest.kind == "rivagan"]
+        return open_riva(folder, named[0]) if named else None
 
     def _look(self, data: bytes, picture: Picture) -> tuple[DetectorEvidence, Consistency | None]:
         table = jpeg_luma_table(read_header(data).pixel_stream)

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from fusion.face import Face, FloatArray, UInt8Array
 from fusion.weights import file_sha256
 from provenance.errors import InputError, UsageError, WeightsError
 
-Kind = Literal["yunet", "recogniser", "pack", "swapper"]
+Kind = Literal["yunet", "recogniser", "pack", "swapper", "rivagan"]
 
 MAX_PACK_BYTES: Final = 2 * 2**30
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -101,9 +101,11 @@ def kind_of_onnx(file: Path) -> Kind:
         return "yunet"
     if len(sides) == 2 and len(graph.output) == 1:
         return "swapper"
+    if [each.name for each in graph.input] == ["frame"] and len(sides[0]) == 5:
+        return "rivagan"
     if len(sides) == 1 and len(graph.output) == 1 and len(sides[0]) == 4 and sides[0][2:] == [112, 112]:
         return "recogniser"
-    known = "Known are YuNet, recognisers of 112 x 112 crops, swappers of two inputs, and zips of insightface models."
+    known = "Known: YuNet, recognisers of 112 x 112 crops, swappers of two inputs, rivaGan's decoder, insightface packs."
     raise InputError("guest.kind", f"{file.name} is of no kind the suite can use", known)
 
 
@@ -249,6 +251,20 @@ def open_recogniser(folder: Path, name: str) -> Recogniser:
 
         file = str(only_file(folder, guest))
         return InsightRecogniser(model_zoo.get_model(file, providers=list(CPU_PROVIDERS)))
+
+
+def open_riva(folder: Path, name: str) -> Callable[[FloatArray], FloatArray]:
+    """invisible-watermark's rivaGan decoder: float32 [1, 3, 1, H, W] BGR in [-1, 1] to float32 [1, 32] logits."""
+    guest = verify_guest(folder, name, "rivagan")
+    with said_of(name):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(only_file(folder, guest)), providers=list(CPU_PROVIDERS))
+
+    def decode(frame: FloatArray) -> FloatArray:
+        return np.asarray(session.run(None, {"frame": frame})[0], np.float32)
+
+    return decode
 
 
 def only_file(folder: Path, guest: GuestModel) -> Path:

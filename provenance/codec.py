@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -216,22 +217,35 @@ def _systematic_on(order: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
     return rows, positions
 
 
-def decode_soft(logits: npt.NDArray[np.float32], key: bytes) -> Decoded:
-    """The likeliest codeword by ordered-statistics decoding of order 2 (Fossorier & Lin 1995), always one.
+@functools.cache
+def _flips(order: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Every choice of exactly `order` of the 64 basis positions, as index arrays."""
+    chosen = np.array(list(itertools.combinations(range(_K), order)), np.int64).reshape(-1, order)
+    return tuple(chosen.T)
 
-    logits: float [128], positive = bit 1. `chance_of_agreement(errors)` says what the answer is worth.
+
+def decode_soft(logits: npt.NDArray[np.float32], key: bytes, order: int = 2) -> Decoded:
+    """The likeliest codeword by ordered-statistics decoding (Fossorier & Lin 1995), always one.
+
+    logits: float [128], positive = bit 1. Order 2 tries 2 081 codewords, order 3 43 745 (about 1 dB nearer to maximum
+    likelihood). `chance_of_agreement(errors)` and `chance_of_correlation` say what the answer is worth.
     """
     mask = keyed_mask(key)
-    sign = np.where(mask == 1, -1.0, 1.0)
-    soft = np.asarray(logits, np.float64) * sign
+    soft = np.asarray(logits, np.float32) * np.where(mask == 1, np.float32(-1), np.float32(1))
     word = (np.asarray(logits) > 0).astype(np.uint8) ^ mask
     rows, positions = _systematic_on(np.argsort(-np.abs(soft), kind="stable"))
     matrix = np.stack([_to_bits(r, CODED_BITS) for r in rows])
     base = (word[positions] @ matrix % 2).astype(np.uint8)
-    first, second = np.triu_indices(_K, 1)
-    flips = np.concatenate([np.zeros((1, CODED_BITS), np.uint8), matrix, matrix[first] ^ matrix[second]])
-    words = flips ^ base
-    best = words[int(np.argmax(words @ soft))]
+    best, best_score = base, float(base @ soft)
+    for flipped in range(1, order + 1):
+        first, *others = _flips(flipped)
+        words = matrix[first] ^ base
+        for each in others:
+            words ^= matrix[each]
+        scores = words.astype(np.float32) @ soft
+        at = int(np.argmax(scores))
+        if float(scores[at]) > best_score:
+            best, best_score = words[at], float(scores[at])
     found = _decoded(best, word, mask, CODED_BITS)
     assert found is not None
     return found
@@ -245,3 +259,21 @@ def chance_of_agreement(errors: int) -> float:
     """
     ball = sum(math.comb(CODED_BITS, i) for i in range(errors + 1))
     return min(1.0, ball / 2.0 ** (CODED_BITS - _K))
+
+
+def chance_of_correlation(logits: npt.NDArray[np.float32], bits: Bits) -> float:
+    """Bound on P(some of the 2^64 codewords agrees this well, weighted by |logit|, with signs drawn at random).
+
+    The keyed mask makes the 128 signs uniform given the magnitudes a. For one codeword the weighted agreement C is
+    a sum of independent +-a, so P(C >= c) <= exp(-l c) prod cosh(l a) for every l > 0 (Chernoff); then a union bound.
+    """
+    weights = np.abs(np.asarray(logits, np.float64))
+    total = float(weights.sum())
+    if total <= 0:
+        return 1.0
+    weights *= CODED_BITS / total
+    agreement = float(np.where((np.asarray(logits) > 0) == (bits == 1), weights, -weights).sum())
+    slopes = np.geomspace(0.05, 8.0, 60)[:, None] * weights
+    log_cosh = np.logaddexp(slopes, -slopes).sum(1) - CODED_BITS * math.log(2)
+    exponent = float((log_cosh - np.geomspace(0.05, 8.0, 60) * agreement).min())
+    return math.exp(min(0.0, exponent + _K * math.log(2)))

@@ -18,12 +18,13 @@ from provenance.mark_pattern import PILOT_EDGE, TILE, ComplexArray, FloatArray, 
 from provenance.mark_signal import fold
 
 SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.028))
+FINE_SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.009))
 TURNS_DEG = np.arange(-7.5, 7.6, 1.5)
 # Poses the search can end at, for the union bound: sizes and turns of the grid with three ends for each of the four
 # steps, shifts of a quarter pixel, mirror.
-POSES_TRIED = 2600.0 * 900.0 * (4.0 * TILE) ** 2 * 2.0
+POSES_TRIED = 2700.0 * 900.0 * (4.0 * TILE) ** 2 * 2.0
 _COARSE = 2  # working pixels per pixel of the coarse search
-_KEPT, FINAL = 12, 4
+_KEPT, FINAL, STRAIGHT = 12, 4, 4
 # Steps of size and turn, and the carriers (cycles per tile) that are still in phase within such a step.
 _STEPS = ((0.014, 0.75, PILOT_EDGE), (0.007, 0.4, 20.0), (0.0035, 0.2, 30.0), (0.0017, 0.1, 99.0))
 _CLIP = 1.5
@@ -144,9 +145,8 @@ def _best_shifts(pattern: Pattern, white: ComplexArray, poses: list[Pose], size:
     ]
 
 
-def _coarse_poses(part: Pattern, view: View) -> list[Pose]:
-    """The best shift of every size, turn and mirror, best first."""
-    poses = [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG]
+def _coarse_poses(part: Pattern, view: View, poses: Sequence[Pose]) -> list[Pose]:
+    """The best shift of every one of these sizes and turns, straight and mirrored, best first."""
     spectra = np.fft.rfft2(np.stack([_tile_at(view, p) for p in poses]))
     size = view.size
     white = whitened(part, np.asarray(spectra[:, part.ky % size, part.kx], np.complex64))
@@ -184,9 +184,17 @@ def _improved(parts: Sequence[Pattern], view: View, pose: Pose) -> Pose:
 
 
 def find_poses(pattern: Pattern, band: FloatArray) -> Iterator[Pose]:
-    """At most FINAL poses of the pilot in a normalised band [h, w], likeliest first; bounded work."""
+    """At most FINAL + STRAIGHT poses of the pilot in a normalised band [h, w], likeliest first; bounded work.
+
+    Most copies are not turned: straight poses are searched on a finer grid of sizes too, and ranked among themselves.
+    """
     parts, view = [pattern.within(radius) for _, _, radius in _STEPS], view_of(band, 1)
-    coarse = _coarse_poses(parts[0], view_of(band, _COARSE))[:_KEPT]
-    first = sorted((_at_best_shift(parts[0], view, p) for p in coarse), key=lambda p: -p.score)
-    for pose in first[:FINAL]:
+    small, found = view_of(band, _COARSE), list[Pose]()
+    grid = [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG]
+    straight = [Pose(float(s)) for s in FINE_SCALES]
+    for poses, count in ((grid, FINAL), (straight, STRAIGHT)):
+        coarse = _coarse_poses(parts[0], small, poses)[:_KEPT]
+        ranked = sorted((_at_best_shift(parts[0], view, p) for p in coarse), key=lambda p: -p.score)
+        found += ranked[:count]
+    for pose in sorted(found, key=lambda p: -p.score):
         yield _improved(parts, view, pose)

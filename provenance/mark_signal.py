@@ -22,7 +22,7 @@ DRAWN = 2
 _NEAR, _FAR, _LOCAL = 0.4, 3.0, 2.5  # working px: Gaussian scales of the band and of its local energy
 _FLOOR = 2.0  # grey levels: band rms below which nothing more is amplified
 _CLIP = 2.5  # of the rms
-_MOST = 1.2  # grey levels rms in a flat field
+_MOST = 1.5  # grey levels rms in a flat field
 
 
 def working_size(width: int, height: int, times: int = 1) -> tuple[int, int]:

@@ -46,10 +46,9 @@ def recover(
         emit(payload)
     else:
         rows = [(key, value) for key, value in payload.items() if key != "manifest"]
-        table(
-            ("what", "found"),
-            [*rows, *((f"manifest {k}", v) for k, v in found.as_dict()["manifest"].items())],
-        )
+        proof = found.reading
+        rows += [("manifest", proof.state), ("signer", proof.signer), ("declares", proof.source_type)]
+        table(("what", "found"), rows)
         say(_told(found.same_picture))
     if found.same_picture is False or found.reading.state != "valid":
         raise typer.Exit(3)
