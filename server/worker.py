@@ -244,7 +244,8 @@ def _report(worker: Worker) -> None:
 
 def _follow_parent(worker: Worker) -> None:
     """The parent holds the other end of stdin; when it dies, reading ends."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1 << 10):  # not sys.stdin: its lock would be held when the process ends
+        pass
     worker.stopping.set()
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -32,48 +28,16 @@ from provenance.records import (
 )
 from provenance.subjects import enrol, erase
 
-pytest.importorskip("psycopg", reason="the PostgreSQL driver psycopg is not installed")
-INITDB, POSTGRES = shutil.which("initdb"), shutil.which("pg_ctl")
 EMBEDDER = Embedder(sha256="e1" * 32, threshold=0.35)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A throw-away server on a Unix socket; PostgreSQL refuses to run as root, so root lends it a user."""
-    if INITDB is None or POSTGRES is None:
-        pytest.skip("no PostgreSQL server is installed")
-    user = "postgres" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="facsimile-pg-"))
-    try:
-        if user:
-            shutil.chown(folder, user)
-        data, log = folder / "data", folder / "log"
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c shared_buffers=16MB"
-        commands = [
-            [INITDB, "-D", str(data), "-U", "facsimile", "-A", "trust", "-E", "UTF8"],
-            [POSTGRES, "-D", str(data), "-l", str(log), "-w", "-o", options, "start"],
-        ]
-        for command in commands:
-            done = subprocess.run(
-                command, user=user, env=environment, cwd=folder, stdout=subprocess.DEVNULL, check=False
-            )
-            if done.returncode:
-                pytest.skip(f"{Path(command[0]).name} failed")
-        yield f"postgresql://facsimile@/postgres?host={folder}"
-        subprocess.run([POSTGRES, "-D", str(data), "-m", "immediate", "stop"], user=user, cwd=folder, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture
-def home(server: str, tmp_path: Path) -> Iterator[Home]:
-    database = Database(server)
+def home(postgresql_url: str, tmp_path: Path) -> Iterator[Home]:
+    database = Database(postgresql_url)
     with database.write() as conn:
         conn.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     database.close()
-    with Home.create(tmp_path / "home", "Example Lab", database_url=server) as made:
+    with Home.create(tmp_path / "home", "Example Lab", database_url=postgresql_url) as made:
         yield made
 
 
@@ -147,9 +111,9 @@ def test_consent_from_enrolment_to_erasure(home: Home) -> None:
     ]
 
 
-def test_several_writers_append_at_once(home: Home, server: str) -> None:
+def test_several_writers_append_at_once(home: Home, postgresql_url: str) -> None:
     def append(name: str) -> None:
-        with Home.open(home.path, server) as mine:
+        with Home.open(home.path, postgresql_url) as mine:
             for number in range(25):
                 mine.ledger.append({"kind": "check", "by": name, "n": number})
 
@@ -200,9 +164,9 @@ def test_tampering_is_found(home: Home) -> None:
     assert {("ledger.entry", 2), ("ledger.root", None), ("ledger.guard", None)} <= found
 
 
-def test_the_server_database_is_never_overwritten(home: Home, server: str, tmp_path: Path) -> None:
+def test_the_server_database_is_never_overwritten(home: Home, postgresql_url: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"store\.in_use"):
-        Home.create(tmp_path / "second", "Example Lab", database_url=server)
+        Home.create(tmp_path / "second", "Example Lab", database_url=postgresql_url)
     assert verify(home).ok
 
 

@@ -186,7 +186,7 @@ def job_answer(job: Job) -> JobAnswer:
         updated=stamp(job.updated_at),
         attempts=job.attempts,
         accepted_index=job.accepted_index,
-        result=dict(job.result) if job.result else None,
+        result={key: value for key, value in job.result.items() if key != "object"} if job.result else None,
         error=ProblemSummary(**job.error) if job.error else None,
     )
 
