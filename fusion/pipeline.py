@@ -163,7 +163,13 @@ def complete(
         assignments = [
             (prepared.sources[i].rgb, prepared.source_faces[i], faces[k]) for i, k in prepared.pairs
         ]
-        swapped = swap_faces(prepared.target.rgb, assignments, engine=prepared.engine, preset=request.preset)
+        swapped = swap_faces(
+            prepared.target.rgb,
+            assignments,
+            engine=prepared.engine,
+            preset=request.preset,
+            eyes=request.eyes,
+        )
     job = _Job(
         what="fusion",
         engine=prepared.engine,

@@ -6,6 +6,7 @@ orthographic camera. Camera: x right, y up, z to the viewer; landmarks: pixels, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Final
@@ -163,14 +164,22 @@ def blend_identity(
     return (np.asarray(landmarks_px, np.float64)[:NUM_MESH, :2] + moved).astype(np.float32)
 
 
+def project_points(fit: HeadFit, model: ShapeModel, indices: Sequence[int]) -> Float64Array:
+    """Where the fitted head has these mesh points, [len(indices), 2] px: the landmarks without their noise."""
+    chosen = list(indices)
+    coefficients = np.concatenate([fit.identity, fit.expression])
+    shape = model.mean[chosen] + np.tensordot(coefficients, model.basis[:, chosen], 1)
+    return np.asarray((fit.scale * shape @ fit.rotation[:2].T + fit.shift) * [1, -1])
+
+
 def mesh_depth(fit: HeadFit, model: ShapeModel) -> FloatArray:
     """Nearness [468] of the mesh points to the viewer, in model units."""
     shape = model.mean + np.tensordot(fit.identity, model.identity, 1)
     return np.asarray(shape @ fit.rotation[2], np.float32)
 
 
-def mesh_facing(fit: HeadFit, model: ShapeModel) -> FloatArray:
-    """Cosine [468] between the skin's normal and the direction to the viewer; below 0: turned away."""
+def mesh_normals(fit: HeadFit, model: ShapeModel) -> Float64Array:
+    """Unit normals [468, 3] of the skin in camera axes (x right, y up, z to the viewer)."""
     shape = model.mean + np.tensordot(fit.identity, model.identity, 1)
     seen = (shape @ fit.rotation.T) * [
         1,
@@ -182,7 +191,13 @@ def mesh_facing(fit: HeadFit, model: ShapeModel) -> FloatArray:
     sums = np.zeros_like(seen)
     for i in range(3):
         np.add.at(sums, model.triangles[:, i], normals)
-    return np.asarray(sums[:, 2] / np.maximum(np.linalg.norm(sums, axis=1), 1e-9), np.float32)
+    sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+    return np.asarray(sums * [-1, 1, 1])
+
+
+def mesh_facing(fit: HeadFit, model: ShapeModel) -> FloatArray:
+    """Cosine [468] between the skin's normal and the direction to the viewer; below 0: turned away."""
+    return np.asarray(mesh_normals(fit, model)[:, 2], np.float32)
 
 
 def head_angles_degrees(fit: HeadFit) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ class FuseRequest:
     grant_ids  grants of the people involved; faces that belong to nobody need none
     preset     key of fusion.swap.PRESETS
     engine     key of fusion.swap.ENGINES; None: the preset's
+    eyes       False leaves the eye branch out
     face       which face of the target: "largest", "all", or its number from the left
     mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
     """
@@ -30,6 +31,7 @@ class FuseRequest:
     grant_ids: tuple[str, ...] = ()
     preset: str = "film"
     engine: str | None = None
+    eyes: bool = True
     face: str = "largest"
     mapping: tuple[str, ...] = ()
 

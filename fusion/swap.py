@@ -11,6 +11,7 @@ import numpy as np
 
 from fusion.align import five_points
 from fusion.engines import style_face
+from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.warp import WarpOptions, WarpResult, warp_face
 from provenance.errors import FaceError, UsageError
@@ -46,10 +47,12 @@ class Preset:
 
     engine   key of ENGINES
     warp     settings of the geometry that every engine starts from
+    eyes     settings of the eye branch; None leaves the eyes as the engine paints them
     """
 
     engine: str = "warp"
     warp: WarpOptions = field(default_factory=WarpOptions)
+    eyes: EyeOptions | None = field(default_factory=EyeOptions)
 
 
 # mobile: fastest; live: a film's frames as they come; film: the best there is
@@ -125,12 +128,14 @@ def swap_faces(
     options: WarpOptions | None = None,
     *,
     preset: str = DEFAULT_PRESET,
+    eyes: bool = True,
 ) -> UInt8Array:
     """The target uint8 [H, W, 3] with every assigned face replaced, one after the other; a new picture.
 
-    `engine` and `options` override the preset's. Both faces of an assignment carry landmarks. UsageError
-    `swap.unknown_engine`, `swap.unknown_preset`; FaceError `swap.no_landmarks`, `swap.face_twice` (one target face
-    assigned twice) and those of the engine; WeightsError where an engine's network is not there.
+    `engine` and `options` override the preset's; without `eyes` its eye branch is left out. Both faces of an
+    assignment carry landmarks. UsageError `swap.unknown_engine`, `swap.unknown_preset`; FaceError
+    `swap.no_landmarks`, `swap.face_twice` (one target face assigned twice) and those of the
+    engine; WeightsError where an engine's network is not there.
     """
     chosen = find_preset(preset)
     engine, options = engine or chosen.engine, options or chosen.warp
@@ -143,8 +148,18 @@ def swap_faces(
         result = ENGINES[engine](
             altered, _points(target), source_rgb, _points(source), options, identity=source.embedding
         )
-        altered = result.rgb
+        altered = finish(altered, _points(target), result, chosen.eyes if eyes else None)
     return altered
+
+
+def finish(
+    target_rgb: UInt8Array, target_landmarks: FloatArray, result: WarpResult, eyes: EyeOptions | None
+) -> UInt8Array:
+    """What every engine's result goes through: the target's light in its eyes. uint8 [H, W, 3]."""
+    if eyes is None:
+        return result.rgb
+    landmarks = target_landmarks if result.landmarks_px is None else result.landmarks_px
+    return match_eyes(result.rgb, landmarks, target_rgb, target_landmarks, eyes).rgb
 
 
 def _points(face: Face) -> FloatArray:

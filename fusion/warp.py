@@ -61,12 +61,17 @@ class WarpResult:
     """rgb uint8 [H, W, 3]; mask float32 [h, w] over roi_xyxy, share of the source; timings_ms by stage.
 
     altered [h, w] bool over the same region: pixels outside it equal the target's to the bit.
+    landmarks_px [478, 2]: where the face's landmarks lie in the result; None: where the target has them.
+    from_target [gh, gw, 2]: a grid over the region, where in the target's picture each place comes from; None: from
+    the same place.
     """
 
     rgb: UInt8Array
     mask: FloatArray
     roi_xyxy: tuple[int, int, int, int]
     altered: npt.NDArray[np.bool_]
+    landmarks_px: FloatArray | None = None
+    from_target: FloatArray | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -139,7 +144,10 @@ def warp_face(
     result = _render(target_rgb, under_rgb, source_rgb, geometry, share, light, options.bands)
     clock.append(time.perf_counter())
     spent = {name: 1e3 * (clock[i + 1] - clock[i]) for i, name in enumerate(("geometry", "look", "render"))}
-    return dataclasses.replace(result, timings_ms=spent)
+    landmarks = move_landmarks(geometry, target_landmarks)
+    return dataclasses.replace(
+        result, landmarks_px=landmarks, from_target=geometry.from_target, timings_ms=spent
+    )
 
 
 def _check_face(rgb: UInt8Array, landmarks: FloatArray, role: str, options: WarpOptions) -> None:
@@ -195,6 +203,19 @@ def plan_geometry(
     hull = mask.fill_contour(in_grid, mesh.OVAL, grid)
     from_source, from_mirror = _extend(maps[..., 2:4], raster), _extend(maps[..., 4:6], raster)
     return Geometry(roi, scale, in_grid, from_target, from_source, from_mirror, maps[..., 6], hull)
+
+
+def move_landmarks(geometry: Geometry, target_landmarks: FloatArray) -> FloatArray:
+    """The target's landmarks [478, 2] in the new shape, picture pixels; each iris moves along with its lids."""
+    points = (geometry.points[: mesh.NUM_MESH] + 0.5) / geometry.scale - 0.5 + geometry.roi_xyxy[:2]
+    moved = np.concatenate([points, target_landmarks[mesh.NUM_MESH : mesh.NUM_LANDMARKS, :2]])
+    for iris, lids in ((mesh.LEFT_IRIS, mesh.LEFT_EYE), (mesh.RIGHT_IRIS, mesh.RIGHT_EYE)):
+        before, after = target_landmarks[list(lids), :2], moved[list(lids)]
+        ones = np.ones((len(lids), 1))
+        affine = np.linalg.lstsq(np.hstack([before - before.mean(0), ones]), after, rcond=None)[0]
+        own = target_landmarks[list(iris), :2] - before.mean(0)
+        moved[list(iris)] = np.hstack([own, np.ones((len(iris), 1))]) @ affine
+    return np.asarray(moved, np.float32)
 
 
 def _turned_away(facing: FloatArray, shape: ShapeModel) -> FloatArray:

@@ -71,6 +71,9 @@ def fuse(
     engine: Annotated[
         str | None, typer.Option(help="warp, or style once trained; default: the preset's.")
     ] = None,
+    no_eyes: Annotated[
+        bool, typer.Option("--no-eyes", help="Leave the eyes' light as the engine paints it.")
+    ] = False,
     face: Annotated[str, typer.Option(help="largest, all, or a face's number from the left.")] = "largest",
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="SOURCE=FACE, both counted from 0, faces from the left.")
@@ -93,6 +96,7 @@ def fuse(
         grant_ids=tuple(grant or ()),
         preset=preset,
         engine=engine,
+        eyes=not no_eyes,
         face=face,
         mapping=tuple(map_ or ()),
     )
