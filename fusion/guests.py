@@ -105,7 +105,7 @@ def kind_of_onnx(file: Path) -> Kind:
         return "rivagan"
     if len(sides) == 1 and len(graph.output) == 1 and len(sides[0]) == 4 and sides[0][2:] == [112, 112]:
         return "recogniser"
-    known = "Known: YuNet, recognisers of 112 x 112 crops, swappers of two inputs, rivaGan's decoder, insightface packs."
+    known = "Known: YuNet, recognisers of 112 x 112 crops, swappers of two inputs, rivaGan's decoder, insightface packs"
     raise InputError("guest.kind", f"{file.name} is of no kind the suite can use", known)
 
 

@@ -26,7 +26,7 @@ from provenance.errors import InputError, LedgerError, StoreError
 from provenance.merkle import HASH_BYTES, Coordinate, Frontier
 
 ENTRY_SCHEMA = "facsimile-ledger-entry/1"
-MAX_ENTRY_BYTES = 1 << 16
+MAX_ENTRY_BYTES = (1 << 16) - 1  # what an entry bundle of C2SP tlog-tiles can hold
 KINDS = frozenset(
     {
         "init",

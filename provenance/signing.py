@@ -40,7 +40,16 @@ from provenance.container import join_parts, split_parts, without_c2pa_store
 from provenance.errors import SignatureError
 from provenance.keys import SigningKeys, Trust
 
-__all__ = ["Ingredient", "ManifestReading", "State", "Trust", "read_detached", "read_manifest", "sign"]
+__all__ = [
+    "Ingredient",
+    "ManifestReading",
+    "State",
+    "Trust",
+    "read_detached",
+    "read_manifest",
+    "read_store",
+    "sign",
+]
 
 State = Literal["valid", "tampered", "untrusted", "none"]
 # claimSigning, emailProtection, timeStamping
@@ -172,6 +181,11 @@ def read_detached(store: bytes, data: bytes, mime: str, trust: Trust) -> tuple[M
     except (c2pa.C2paError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         code = f"facsimile.unreadable.{type(error).__name__.lstrip('_')}"
         return ManifestReading("tampered", codes=(code,)), False
+
+
+def read_store(store: bytes, trust: Trust) -> ManifestReading:
+    """What a manifest store proves by itself, without the picture it was signed for."""
+    return read_detached(store, store, "application/c2pa", trust)[0]
 
 
 def _signer(keys: SigningKeys, timestamp_url: str | None) -> c2pa.Signer:

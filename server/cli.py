@@ -13,7 +13,7 @@ MANY_VALUED = frozenset(
     {
         "--image", "--source", "--grant", "--purpose", "--scope", "--media", "--use", "--jurisdiction",
         "--map", "--engine",
-        "--against", "--role",
+        "--against", "--files", "--role",
     }
 )  # fmt: skip
 """Options that take several values, as `--image a.png b.png` or repeated."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.console import Json, emit, report_errors, say, table
 from server.deps import open_home
+
+if TYPE_CHECKING:
+    from provenance.compliance import Released
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +24,10 @@ def add_to(app: typer.Typer) -> None:
     group.command("checkpoint")(checkpoint)
     group.command("entries")(entries)
     group.command("proof")(proof)
+    group.command("consistency")(consistency)
+    group.command("key")(key)
+    group.command("export")(export)
+    group.command("report")(report)
     app.add_typer(group, name="audit")
 
 
@@ -95,3 +104,108 @@ def proof(
         return
     table(("field", "value"), [(key, value) for key, value in payload.items() if key != "checkpoint"])
     say(found.checkpoint.rstrip("\n"))
+
+
+@report_errors
+def consistency(
+    older: Annotated[int, typer.Argument(help="Number of leaves of an earlier checkpoint.")],
+    json_output: Json = False,
+) -> None:
+    """Show the proof that the ledger only grew since it had OLDER leaves (RFC 6962)."""
+
+    with open_home() as home:
+        found = home.ledger.consistency_proof(older)
+    payload = {
+        "older": older,
+        "newer": found.size,
+        "hashes": list(found.hashes),
+        "checkpoint": found.checkpoint,
+    }
+    if json_output:
+        emit(payload)
+        return
+    table(("field", "value"), [(key, value) for key, value in payload.items() if key != "checkpoint"])
+    say(found.checkpoint.rstrip("\n"))
+
+
+@report_errors
+def key(json_output: Json = False) -> None:
+    """Print the ledger's public key, which verifiers need; give it out by another way than exports."""
+
+    with open_home() as home:
+        text = home.ledger.signer.verifier.text
+    if json_output:
+        emit({"key": text})
+    else:
+        say(text)
+
+
+@report_errors
+def export(out: Out, json_output: Json = False) -> None:
+    """Write the whole ledger as C2SP tiles in a zip, with the script that verifies it offline."""
+    from fusion.files import check_writable, write_file_atomically
+    from provenance.errors import UsageError
+    from provenance.tiles import export_ledger
+
+    if out.suffix != ".zip":
+        raise UsageError("audit.export_format", f"{out.name} is no .zip.", "Name the output *.zip.")
+    check_writable(out)
+    with open_home() as home:
+        data, head = export_ledger(home.ledger), home.ledger.tree_head()
+        text = home.ledger.signer.verifier.text
+    write_file_atomically(out, data)
+    if json_output:
+        emit({"output": str(out), "size": head.size, "root": head.root.hex(), "key": text})
+    else:
+        say(f"{out}: {head.size} entries. Unpack it, then: python verify_export.py . '{text}'")
+
+
+@report_errors
+def report(
+    out: Out,
+    standard: Annotated[str, typer.Option(help="eu, cn, ca or all.")] = "all",
+    files: Annotated[list[Path] | None, typer.Option(help="Released files to look at in full.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Judge this home against what laws and standards ask: pass, fail, or needs a person."""
+    from fusion.files import check_writable, write_file_atomically
+    from provenance.compliance import judge
+    from provenance.errors import UsageError
+    from provenance.requirements import STANDARDS
+    from server import report_compliance as render
+
+    chosen = STANDARDS if standard == "all" else tuple(each for each in STANDARDS if each == standard)
+    if not chosen:
+        raise UsageError(
+            "audit.standard", f"{standard} is no standard known here.", "Give eu, cn, ca or all."
+        )
+    if out.suffix not in {".html", ".pdf", ".csv"}:
+        raise UsageError(
+            "audit.report_format", f"{out.name} is none of .html, .pdf, .csv.", "Name the output so."
+        )
+    check_writable(out, files or ())
+    with open_home() as home:
+        judged = judge(home, chosen, [_released(path) for path in files or ()])
+        heading = f"{home.organisation}: marking and labelling of synthetic pictures"
+    if out.suffix == ".csv":
+        data = render.render_csv(judged)
+    elif out.suffix == ".pdf":
+        data = render.render_pdf(judged, heading)
+    else:
+        data = render.render_html(judged, heading)
+    write_file_atomically(out, data)
+    rows = render.rows_of(judged)
+    if json_output:
+        emit({"output": str(out), "rows": rows})
+    else:
+        table(("id", "state", "seen"), [(row["id"], row["state"], row["seen"]) for row in rows])
+
+
+def _released(path: Path) -> Released:
+    from fusion.media import LIMITS, Format, encode_picture, read_file, read_picture
+    from provenance.compliance import Released
+
+    data = read_file(path, LIMITS.max_bytes)
+    picture = read_picture(data)
+    recoded = read_picture(encode_picture(picture.rgb, Format.JPEG)).rgb
+    return Released(path.name, data, picture.format.mime, picture.rgb, recoded)
