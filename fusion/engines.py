@@ -1,10 +1,176 @@
-"""Engines with a network, as functions like `warp_face`; knows no paths and no policy."""
+"""Engines with a network, called like `warp_face`: crops in, fields out, drawn at native resolution; knows no policy.
+
+A generator sees one aligned crop. What it changes there is enlarged and added to the picture's own pixels, so bands
+finer than the generator's are those of the composite (`hybrid`) or of the target (`style`).
+"""
 
 from __future__ import annotations
 
-from fusion.face import FloatArray, UInt8Array
-from fusion.warp import WarpOptions, WarpResult
-from fusion.weights import STYLE, verify_file
+import dataclasses
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion import mask, mesh
+from fusion.align import five_points, landmarks_box, warp_crop
+from fusion.face import Face, FloatArray, UInt8Array
+from fusion.generator import STYLE_256, StyleGenerator
+from fusion.hybrid import HYBRID_PX, HybridNet
+from fusion.identity import IdentityNet, embed_face, load_identity
+from fusion.native import apply_fields, crop_share, fields_in_roi, generator_crop_from_image
+from fusion.warp import WarpOptions, WarpResult, warp_face
+from fusion.weights import HYBRID, STYLE, load_weights, verify_file
+
+
+@dataclass(frozen=True, eq=False)
+class HybridEngine:
+    """The composite of `warp`, mended by a network; both networks on one device, in one precision."""
+
+    net: HybridNet
+    identity: IdentityNet
+
+    def __call__(
+        self,
+        target_rgb: UInt8Array,
+        target_landmarks: FloatArray,
+        source_rgb: UInt8Array,
+        source_landmarks: FloatArray,
+        options: WarpOptions | None = None,
+        *,
+        identity: FloatArray | None = None,
+    ) -> WarpResult:
+        """FaceErrors of `warp_face`."""
+        composite = warp_face(target_rgb, target_landmarks, source_rgb, source_landmarks, options)
+        begun = time.perf_counter()
+        vector = embed_source(source_rgb, source_landmarks, self.identity) if identity is None else identity
+        crop = generator_crop_from_image(target_landmarks, HYBRID_PX)
+        pictures = [
+            warp_crop(rgb, crop, HYBRID_PX, border="replicate") for rgb in (target_rgb, composite.rgb)
+        ]
+        fields = predict_fields(self.net, *pictures, crop_share(composite, crop, HYBRID_PX), vector)
+        rgb = apply_fields(target_rgb, composite, fields, crop)
+        keep = fields_in_roi(fields[..., 3:], crop, composite.roi_xyxy)[..., 0]
+        spent = {**composite.timings_ms, "mend": 1e3 * (time.perf_counter() - begun)}
+        share = composite.mask * (1 - np.clip(keep, 0, 1))
+        return dataclasses.replace(composite, rgb=rgb, mask=share, timings_ms=spent)
+
+
+@torch.inference_mode()
+def predict_fields(
+    net: HybridNet, target: UInt8Array, composite: UInt8Array, trust: FloatArray, identity: FloatArray
+) -> FloatArray:
+    """Crops uint8 [S, S, 3], trust float32 [S, S], identity [512] → fields float32 [S, S, 4] (fusion/hybrid.py)."""
+    like = net.stem.weight
+    target_in, composite_in = picture_to_tensor(target, like), picture_to_tensor(composite, like)
+    trust_in = torch.from_numpy(np.ascontiguousarray(trust)).to(like)[None, None]
+    fields = net(target_in, composite_in, trust_in, torch.from_numpy(identity).to(like)[None])
+    return np.ascontiguousarray(fields[0].permute(1, 2, 0).float().cpu().numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class StyleEngine:
+    """The target's face painted anew: its coarse bands come from the generator, finer ones stay the target's."""
+
+    net: StyleGenerator
+    identity: IdentityNet
+
+    def __call__(
+        self,
+        target_rgb: UInt8Array,
+        target_landmarks: FloatArray,
+        source_rgb: UInt8Array,
+        source_landmarks: FloatArray,
+        options: WarpOptions | None = None,
+        *,
+        identity: FloatArray | None = None,
+    ) -> WarpResult:
+        """`options.feather` is the width of the seam; the rest belongs to the geometry of `warp`."""
+        begun = time.perf_counter()
+        size = self.net.config.size_px
+        vector = embed_source(source_rgb, source_landmarks, self.identity) if identity is None else identity
+        crop = generator_crop_from_image(target_landmarks, size)
+        seen = warp_crop(target_rgb, crop, size, border="replicate")
+        region = face_region(target_rgb, target_landmarks, (options or WarpOptions()).feather)
+        rgb = apply_fields(target_rgb, region, predict_change(self.net, seen, vector), crop)
+        spent = {"generate": 1e3 * (time.perf_counter() - begun)}
+        return dataclasses.replace(region, rgb=rgb, timings_ms=spent)
+
+
+@torch.inference_mode()
+def predict_change(net: StyleGenerator, target: UInt8Array, identity: FloatArray) -> FloatArray:
+    """Fields float32 [S, S, 4] that turn the crop uint8 [S, S, 3] into the generator's picture; nothing is kept."""
+    like = net.out.weight
+    target_in = picture_to_tensor(target, like)
+    made = net(target_in, torch.from_numpy(identity).to(like)[None]).clamp(0, 1)
+    change = (made - target_in)[0].permute(1, 2, 0).float().cpu().numpy()
+    return np.concatenate([change, np.zeros_like(change[..., :1])], axis=2)
+
+
+def face_region(target_rgb: UInt8Array, landmarks_px: FloatArray, feather: float) -> WarpResult:
+    """The untouched target with the region that a generator may alter: the face's oval."""
+    oval = landmarks_px[list(mesh.OVAL), :2]
+    limit = [target_rgb.shape[1], target_rgb.shape[0]]
+    x0, y0 = np.clip(np.floor(oval.min(0)) - 2, 0, limit).astype(int).tolist()
+    x1, y1 = np.clip(np.ceil(oval.max(0)) + 3, 0, limit).astype(int).tolist()
+    points = landmarks_px[: mesh.NUM_MESH, :2] - np.array([x0, y0], np.float32)
+    inside = mask.fill_contour(points, mesh.OVAL, (y1 - y0, x1 - x0))
+    share = mask.feather_inside(inside, feather * mesh.face_width(landmarks_px))
+    return WarpResult(target_rgb, share, (x0, y0, x1, y1), share > 0, landmarks_px[:, :2])
+
+
+def embed_source(rgb: UInt8Array, landmarks_px: FloatArray, net: IdentityNet) -> FloatArray:
+    """Identity float32 [512] of one face of a picture."""
+    points = landmarks_px[:, :2].astype(np.float32)
+    return embed_face(rgb, Face(landmarks_box(points), five_points(points), 1.0), net)
+
+
+def picture_to_tensor(crop: UInt8Array, like: Tensor) -> Tensor:
+    """uint8 [S, S, 3] → [1, 3, S, S] in [0, 1], on the device and in the precision of `like`."""
+    x = torch.from_numpy(np.ascontiguousarray(crop)).to(like.device).permute(2, 0, 1)[None]
+    return (x.float() / 255).to(like.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def load_hybrid(device: str = "cpu") -> HybridEngine:
+    """The engine that ships; half precision on an accelerator. WeightsError when a file is missing or altered."""
+    net = HybridNet()
+    load_weights(net, HYBRID)
+    _place(net, device)
+    return HybridEngine(net, load_identity(device))
+
+
+@cache
+def load_style(device: str = "cpu") -> StyleEngine:
+    """The generator; WeightsError `weights.missing` as long as none is shipped."""
+    verify_file(STYLE)
+    net = StyleGenerator(STYLE_256)
+    load_weights(net, STYLE)
+    _place(net, device)
+    return StyleEngine(net, load_identity(device))
+
+
+def _place(net: torch.nn.Module, device: str) -> None:
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    net.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.eval().requires_grad_(False)
+
+
+def hybrid_face(
+    target_rgb: UInt8Array,
+    target_landmarks: FloatArray,
+    source_rgb: UInt8Array,
+    source_landmarks: FloatArray,
+    options: WarpOptions | None = None,
+    *,
+    identity: FloatArray | None = None,
+) -> WarpResult:
+    """`HybridEngine` with the weights that ship, on the CPU."""
+    engine = load_hybrid()
+    return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)
 
 
 def style_face(
@@ -16,6 +182,6 @@ def style_face(
     *,
     identity: FloatArray | None = None,
 ) -> WarpResult:
-    """The specification's generator; WeightsError `weights.missing` as long as none is shipped."""
-    verify_file(STYLE)
-    raise NotImplementedError
+    """`StyleEngine` with registered weights; WeightsError `weights.missing` as long as there are none."""
+    engine = load_style()
+    return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)

@@ -88,6 +88,18 @@ FACE_SHAPE = WeightSpec(
     std=(1.0, 1.0, 1.0),
 )
 
+# Mends the composite of the warp engine.
+HYBRID = WeightSpec(
+    name="hybrid",
+    file="hybrid.safetensors",
+    sha256="",
+    licence="Apache-2.0",
+    card="hybrid.md",
+    input_size_px=(128, 128),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
 # Generator of the engine `style`: its recipe is here, its weights are not (docs/training.md).
 STYLE = WeightSpec(
     name="style",

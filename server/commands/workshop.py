@@ -19,6 +19,7 @@ class Network(StrEnum):
     LANDMARK = "landmark"
     IDENTITY = "identity"
     SAMPLE = "sample"
+    GENERATOR = "generator"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,6 +40,9 @@ def train(
     minutes: Annotated[float, typer.Option(min=0.1, help="Wall-clock budget, all slices together.")] = 60.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    engine: Annotated[str, typer.Option(help="generator: hybrid or style.")] = "hybrid",
+    pairs: Annotated[int, typer.Option(min=0, help="generator: training pairs made first, once.")] = 4096,
+    device: Annotated[str, typer.Option(help="generator: cpu, or cuda:N.")] = "cpu",
 ) -> None:
     """Train a network by its recipe; weights land in the run's folder with their sha256."""
     run = out / network.value
@@ -59,6 +63,12 @@ def train(
         net = train_identity(data, run, teacher, recipe=recipe, resume=resume)
         sha256 = write_weights(run / "identity.safetensors", net.state_dict())
         say(f"identity.safetensors sha256 {sha256}")
+    elif network is Network.GENERATOR:
+        from fusion.train.generator import GeneratorRecipe
+        from fusion.train.generator import train as train_generator
+
+        recipe_of_generator = GeneratorRecipe(engine, minutes, threads=threads, device=device)
+        train_generator(data, run, recipe_of_generator, pairs=pairs, resume=resume, report=say)
     else:
         from facesets.train_sample import train as train_sample
 

@@ -1,0 +1,173 @@
+"""Records of generator_material.py as batches of tensors, coloured and mirrored anew each time; trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusion.align import five_points, landmarks_box, warp_crop
+from fusion.face import Face, FloatArray
+from fusion.identity import IdentityNet, crop_face, embed_crops
+from fusion.native import generator_crop_from_image
+from fusion.train.generator_gate import Recognise
+from fusion.train.generator_material import CROP_PX, PICTURE_PX, Shard, read_shard
+from fusion.train.portraitset import PortraitSet, read_portraits
+from provenance.errors import InputError
+
+EMBEDDING_NOISE = 0.2  # length of the random vector added to an identity
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N records, those with a truth first; pictures float [N, 3, 128, 128] in [0, 1].
+
+    target, composite  what the engine is given        trust     float [N, 1, 128, 128], share of the source
+    identity           what it is told, with noise     wanted    the same without, [N, 512]
+    truth              [num_pairs, 3, 128, 128]        target_identity  [N - num_pairs, 512] of the swaps' targets
+    judged_source      [N - num_pairs, D] of the swaps' sources by the recogniser outside the loss; empty in training
+    """
+
+    target: Tensor
+    composite: Tensor
+    trust: Tensor
+    identity: Tensor
+    wanted: Tensor
+    truth: Tensor
+    target_identity: Tensor
+    judged_source: Tensor
+
+    @property
+    def num_pairs(self) -> int:
+        """How many records have a truth."""
+        return len(self.truth)
+
+
+class Supply:
+    """Records of one split in memory, growing as shards are made, and the identity of every portrait."""
+
+    def __init__(
+        self, data: Path, out: Path, split: str, identity: IdentityNet, seed: int, device: str = "cpu"
+    ) -> None:
+        self.folder, self.device = out / split, device
+        self.portraits = read_portraits(data, split, PICTURE_PX)
+        self.identities = torch.from_numpy(embed_portraits(self.portraits, identity)).to(device)
+        self.noise = torch.Generator().manual_seed(seed)
+        self.shards: list[Shard] = []
+        self.known: set[str] = set()
+        self.places: list[tuple[int, int]] = []
+        self.swap_places: list[tuple[int, int]] = []
+        self.grow()
+        if not self.shards:
+            cause = f"{self.folder} holds no pairs"
+            raise InputError("train.pairs", cause, "Make them first: facsimile train generator --pairs N.")
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def grow(self) -> None:
+        """Read shards that were made since."""
+        for path in sorted(self.folder.glob("pairs_*.npz")):
+            if path.name in self.known:
+                continue
+            shard, number = read_shard(path), len(self.shards)
+            self.known.add(path.name)
+            self.shards.append(shard)
+            self.places += [(number, i) for i in range(len(shard))]
+            plain = np.flatnonzero(~shard.same & ~shard.hidden)
+            self.swap_places += [(number, int(i)) for i in plain]
+
+    def draw(self, rng: np.random.Generator, pairs: int, swaps: int) -> Batch:
+        """Random records, half of them mirrored, each in another colour."""
+        chosen = [self.places[i] for i in rng.integers(len(self.places), size=pairs)]
+        swapped = [self.swap_places[i] for i in rng.integers(len(self.swap_places), size=swaps)]
+        batch = self.gather(chosen, swapped)
+        gain = np.exp(
+            rng.normal(0, 0.12, (len(batch.target), 1)) + rng.normal(0, 0.04, (len(batch.target), 3))
+        )
+        mirrored = torch.from_numpy(rng.random(len(batch.target)) < 0.5)
+        return recolour(
+            mirror(batch, mirrored.to(self.device)), torch.from_numpy(gain).float().to(self.device)
+        )
+
+    def gather(self, pairs: list[tuple[int, int]], swaps: list[tuple[int, int]]) -> Batch:
+        """Records as they were written; identities with noise."""
+        first = [(self.shards[s], i) for s, i in pairs]
+        last = [(self.shards[s], i) for s, i in swaps]
+        target = [s.target[i] for s, i in first] + [s.truth[i] for s, i in last]
+        composite = [s.mended[i] for s, i in first] + [s.swapped[i] for s, i in last]
+        trust = [s.regained[i] for s, i in first] + [s.trust[i] for s, i in last]
+        people = [int(s.portrait[i]) for s, i in first] + [int(s.other[i]) for s, i in last]
+        wanted = self.identities[people]
+        noise = torch.randn(wanted.shape, generator=self.noise).to(self.device)
+        told = F.normalize(wanted + EMBEDDING_NOISE * F.normalize(noise))
+        return Batch(
+            target=self._tensor(target),
+            composite=self._tensor(composite),
+            trust=self._tensor([t[..., None] for t in trust]),
+            identity=told,
+            wanted=wanted,
+            truth=self._tensor([s.truth[i] for s, i in first]),
+            target_identity=self.identities[[int(s.portrait[i]) for s, i in last]],
+            judged_source=torch.zeros(0),
+        )
+
+    def held_out(self, pairs: int, swaps: int, recognise: Recognise) -> Batch:
+        """The first records, unchanged, the swaps' sources judged from the portraits themselves."""
+        chosen = self.swap_places[:swaps]
+        batch = self.gather(self.places[:pairs], chosen)
+        crops = [self.portrait_crop(int(self.shards[s].other[i])) for s, i in chosen]
+        return Batch(**{**vars(batch), "judged_source": recognise(self._tensor(crops))})
+
+    def portrait_crop(self, index: int) -> np.ndarray:
+        """A portrait in the generator's crop, uint8 [128, 128, 3]."""
+        crop = generator_crop_from_image(self.portraits.points[index], CROP_PX)
+        return warp_crop(self.portraits.pictures[index], crop, CROP_PX, border="replicate")
+
+    def _tensor(self, pictures: list[np.ndarray]) -> Tensor:
+        if not pictures:
+            return torch.zeros(0, 3, CROP_PX, CROP_PX, device=self.device)
+        stacked = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
+        return stacked.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def mirror(batch: Batch, which: Tensor) -> Batch:
+    """The chosen records [N] mirrored; identities stay."""
+    parts = {name: getattr(batch, name) for name in ("target", "composite", "trust", "truth")}
+    turned = {
+        name: torch.where(which[: len(part), None, None, None], part.flip(3), part)
+        for name, part in parts.items()
+    }
+    return Batch(**{**vars(batch), **turned})
+
+
+def recolour(batch: Batch, gain: Tensor) -> Batch:
+    """Every picture of a record times the same gain [N, 3]."""
+    parts = {name: getattr(batch, name) for name in ("target", "composite", "truth")}
+    tinted = {
+        name: (part * gain[: len(part), :, None, None])
+        .clamp(0, 1)
+        .contiguous(memory_format=torch.channels_last)
+        for name, part in parts.items()
+    }
+    return Batch(**{**vars(batch), **tinted})
+
+
+def embed_portraits(portraits: PortraitSet, net: IdentityNet, slice_size: int = 64) -> FloatArray:
+    """Identity of every portrait, float32 [N, 512]."""
+    parts = []
+    for start in range(0, len(portraits), slice_size):
+        numbers = range(start, min(start + slice_size, len(portraits)))
+        crops = [
+            crop_face(
+                portraits.pictures[i],
+                Face(landmarks_box(portraits.points[i, :, :2]), five_points(portraits.points[i, :, :2]), 1.0),
+            )
+            for i in numbers
+        ]
+        parts.append(embed_crops(np.stack(crops), net))
+    return np.concatenate(parts)

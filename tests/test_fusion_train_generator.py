@@ -1,0 +1,236 @@
+"""The generators' recipe: every term has a gradient, runs resume exactly, collapse is noticed, pairs are true."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fusion.identity import load_identity
+from fusion.landmark import load_landmarker
+from fusion.train import generator, generator_losses
+from fusion.train.generator import GeneratorRecipe, GeneratorRun, terms, total
+from fusion.train.generator_batches import Batch, Supply, mirror, recolour
+from fusion.train.generator_gate import CollapseGate, Verdict, cosines
+from fusion.train.generator_losses import Judges
+from fusion.train.generator_material import PairMaker, lay, read_shard, write_shard
+from provenance.errors import InputError, UsageError
+
+RECIPE = GeneratorRecipe(pairs=2, swaps=2, judged=3, steps=50, minutes=60)
+
+
+@pytest.fixture(scope="module")
+def judges() -> Judges:
+    return Judges(load_identity(), load_landmarker().requires_grad_(False))
+
+
+def batch(seed: int = 0, pairs: int = 2, swaps: int = 2) -> Batch:
+    """Smooth random pictures; the composite differs from the target in the middle."""
+    rng, count = torch.Generator().manual_seed(seed), pairs + swaps
+    coarse = [torch.rand(count, 3, 16, 16, generator=rng) for _ in range(2)]
+    target, other = (F.interpolate(c, size=(128, 128), mode="bilinear") for c in coarse)
+    trust = torch.zeros(count, 1, 128, 128)
+    trust[:, :, 24:104, 28:100] = 1
+    composite = target + trust * (other - target)
+    wanted = F.normalize(torch.randn(count, 512, generator=rng))
+    truth = (0.5 * target + 0.5 * composite)[:pairs]
+    leaked = F.normalize(torch.randn(swaps, 512, generator=rng))
+    return Batch(target, composite, trust, wanted, wanted, truth, leaked, torch.zeros(0))
+
+
+def test_every_term_reaches_the_generator(judges: Judges) -> None:
+    recipe = replace(RECIPE, allowed_leak=-1.0)
+    run = GeneratorRun(recipe, judges)
+    torch.nn.init.normal_(run.painter.net.out.weight, std=0.02)
+    found = terms(run.painter(batch()), batch(), judges, recipe, step=0)
+    names = {"pixel", "slope", "energy", "anchor", "identity", "leak", "feature", "landmark", "attribute"}
+    assert set(found) == names
+    parameters = list(run.painter.parameters())
+    for name, term in found.items():
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+        sizes = [float(g.abs().sum()) for g in gradients if g is not None]
+        assert all(np.isfinite(sizes)), name
+        assert len(sizes) == len(parameters), name
+        assert sum(sizes) > 0, name
+        assert float(getattr(recipe, name)) > 0, name
+    assert not any(p.requires_grad for net in (judges.identity, judges.landmark) for p in net.parameters())
+
+
+def test_terms_are_zero_where_nothing_is_wrong(judges: Judges) -> None:
+    given = batch()
+    perfect = torch.cat([given.truth, given.composite[2:]])
+    embedding, _ = judges.look(perfect)
+    given = Batch(**{**vars(given), "wanted": embedding})
+    recipe = replace(RECIPE, allowed_leak=1.0, wobble=0.0)
+    found = terms(perfect, given, judges, recipe, step=0)
+    for name in ("pixel", "slope", "energy", "anchor", "leak", "identity", "feature", "landmark"):
+        assert float(found[name]) < 1e-5, name
+    worse = terms(perfect + 0.05, given, judges, recipe, step=0)
+    assert float(worse["pixel"]) > 0.01
+    assert float(worse["slope"]) < 1e-5
+    assert float(total(worse, recipe)) > float(total(found, recipe))
+
+
+def test_the_recognisers_crop_is_the_one_of_the_pipeline() -> None:
+    from test_fusion_warp import PALE, landmarks, picture
+
+    from fusion.align import arcface_crop_from_image, five_points, warp_crop
+    from fusion.native import generator_crop_from_image
+
+    points = landmarks(5, (256, 260), 100)
+    rgb = picture(points, (512, 512), PALE, 5)
+    direct = warp_crop(rgb, arcface_crop_from_image(five_points(points)), 112)[:, 8:-8]
+    crop = warp_crop(rgb, generator_crop_from_image(points), 128)
+    x = torch.from_numpy(crop).permute(2, 0, 1)[None].float()
+    through = generator_losses.resample(
+        x, generator_losses.identity_from_crop(), generator_losses.IDENTITY_HW
+    )
+    away = np.abs(through[0].permute(1, 2, 0).numpy() - direct)
+    assert away.mean() < 6
+    shifted = np.abs(through[0, :, :, 2:].permute(1, 2, 0).numpy() - direct[:, :-2])
+    assert away.mean() < 0.6 * shifted.mean()
+
+
+def test_a_resumed_run_equals_one_that_went_on(judges: Judges, tmp_path: Path) -> None:
+    one = GeneratorRun(RECIPE, judges)
+    for seed in range(2):
+        one.step(batch(seed))
+    one.elapsed_s = 12.5
+    one.save(tmp_path / "checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").stat().st_size <= 16 * 2**20
+    other = GeneratorRun(replace(RECIPE, seed=99), judges)
+    other.load(tmp_path / "checkpoint.pt")
+    assert (other.steps, other.samples, other.elapsed_s) == (2, 8, 12.5)
+    for run in (one, other):
+        torch.manual_seed(5)
+        run.step(batch(7))
+    for name in ("painter", "average"):
+        for a, b in zip(getattr(one, name).parameters(), getattr(other, name).parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_training_lowers_the_error_and_the_average_follows(judges: Judges) -> None:
+    recipe = replace(RECIPE, identity=0, leak=0, feature=0, attribute=0, landmark=0, steps=0)
+    run = GeneratorRun(recipe, judges)
+    run.steps = 60  # the warm-up is over
+    start = [p.clone() for p in run.average.parameters()]
+    errors = [run.step(batch())["pixel"] for _ in range(12)]
+    assert errors[-1] < 0.95 * errors[0]
+    moved = [not torch.equal(a, b) for a, b in zip(start, run.average.parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved)
+
+
+def test_the_style_generator_takes_a_step(judges: Judges, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusion.generator import StyleConfig
+
+    small = StyleConfig(128, (32, 32, 16, 16, 16), (16, 16, 16, 16, 16))
+    monkeypatch.setattr(generator, "STYLE_128", small)
+    run = GeneratorRun(replace(RECIPE, engine="style"), judges)
+    before = [p.clone() for p in run.painter.parameters()]
+    found = run.step(batch())
+    assert all(np.isfinite(list(found.values())))
+    moved = [not torch.equal(a, b) for a, b in zip(before, run.painter.parameters(), strict=True)]
+    assert all(moved)
+
+
+def test_the_gate_rolls_back_after_three_falls_in_a_row() -> None:
+    torch.manual_seed(0)
+    source, target = F.normalize(torch.randn(2, 8, 128), dim=2)
+    gate, verdicts = CollapseGate(), []
+    for leak in (0.5, 0.3, 0.4, 0.5, 0.45, 0.6, 0.7, 0.8, 0.3):
+        made = F.normalize((1 - leak) * source + leak * target)
+        to_source, to_target = cosines(made, source, target)
+        verdicts.append(gate.judge(to_source - to_target))
+    best, on, back = Verdict.BEST, Verdict.GO_ON, Verdict.ROLL_BACK
+    assert verdicts == [best, best, on, on, on, on, on, back, on]
+
+
+def test_small_falls_are_noise_and_nan_is_collapse() -> None:
+    gate = CollapseGate()
+    assert gate.judge(0.4) is Verdict.BEST
+    assert [gate.judge(0.4 - 0.001 * i) for i in range(1, 6)] == [Verdict.GO_ON] * 5
+    assert gate.judge(float("nan")) is Verdict.ROLL_BACK
+
+
+def test_a_mirrored_and_recoloured_batch_stays_consistent() -> None:
+    given = batch()
+    turned = mirror(given, torch.tensor([True, False, True, False]))
+    assert torch.equal(turned.target[0], given.target[0].flip(2))
+    assert torch.equal(turned.truth[0], given.truth[0].flip(2))
+    assert torch.equal(turned.composite[1], given.composite[1])
+    assert torch.equal(turned.trust[2], given.trust[2].flip(2))
+    tinted = recolour(given, torch.full((4, 3), 0.5))
+    assert torch.allclose(tinted.target, 0.5 * given.target)
+    assert torch.allclose(tinted.truth, 0.5 * given.truth)
+    assert torch.equal(tinted.trust, given.trust)
+
+
+def test_what_lies_on_a_face_stays_on_top() -> None:
+    over, under = np.full((8, 8, 3), 200, np.uint8), np.full((8, 8, 3), 100, np.uint8)
+    cover = np.zeros((8, 8), np.float32)
+    cover[2:4] = 1
+    laid = lay(over, under, cover)
+    assert (laid[2:4] == 200).all()
+    assert (laid[4:] == 100).all()
+
+
+def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as unknown:
+        generator.train(tmp_path, tmp_path, GeneratorRecipe(engine="magic"))
+    assert unknown.value.code == "train.engine"
+
+
+@pytest.mark.shared
+def test_pairs_hold_a_swap_and_its_truth(shared_folder: Path, tmp_path: Path) -> None:
+    from fusion.train.generator_material import PICTURE_PX
+    from fusion.train.portraitset import read_portraits
+
+    maker = PairMaker(read_portraits(shared_folder / "data", "val", PICTURE_PX))
+    rng = np.random.default_rng(3)
+    records = [maker.draw(rng) for _ in range(10)]
+    for record in records:
+        assert record["truth"].shape == record["target"].shape == (128, 128, 3)
+        rim = np.abs(record["target"].astype(int) - record["truth"])[:, :3]
+        assert rim.mean() < 1
+        inside = record["regained"] > 200
+        if record["same"]:
+            assert (record["target"] == record["truth"]).all()
+            assert record["trust"].max() == 0
+        else:
+            assert np.abs(record["target"][inside].astype(int) - record["truth"][inside]).mean() > 3
+        mended = np.abs(record["mended"][inside].astype(int) - record["target"][inside]).mean()
+        assert mended > 1
+    assert any(record["same"] for record in records)
+    assert not all(record["same"] for record in records)
+
+
+@pytest.mark.shared
+def test_shards_repeat_and_feed_batches(
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusion.train import generator_material
+    from fusion.train.portraitset import read_portraits
+
+    monkeypatch.setattr(generator_material, "SHARD", 6)
+    portraits = read_portraits(shared_folder / "data", "val", generator_material.PICTURE_PX)
+    maker, folder = PairMaker(portraits), tmp_path / "val"
+    folder.mkdir()
+    with pytest.raises(InputError) as none:
+        Supply(shared_folder / "data", tmp_path, "val", load_identity(), 0)
+    assert none.value.code == "train.pairs"
+    assert write_shard(maker, folder, 0, seed=1)
+    assert not write_shard(maker, folder, 0, seed=1)
+    first = read_shard(folder / "pairs_0000.npz")
+    (folder / "pairs_0000.npz").rename(tmp_path / "kept.npz")
+    write_shard(maker, folder, 0, seed=1)
+    again = read_shard(folder / "pairs_0000.npz")
+    assert (first.mended == again.mended).all()
+    supply = Supply(shared_folder / "data", tmp_path, "val", load_identity(), 0)
+    drawn = supply.draw(np.random.default_rng(0), 3, 2)
+    assert drawn.target.shape == (5, 3, 128, 128)
+    assert drawn.num_pairs == 3
+    assert drawn.target_identity.shape == (2, 512)
+    assert float((drawn.identity * drawn.wanted).sum(1).min()) > 0.95
+    assert 0 <= float(drawn.target.min()) <= float(drawn.target.max()) <= 1
