@@ -5,7 +5,7 @@ A route declares its scope with `declare(...)`; one that declares none is not an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Response
@@ -74,13 +74,22 @@ class GatedRoute(APIRoute):
         scope, room = extra.get(SCOPE_KEY), extra.get(ROOM_KEY)
 
         async def admitted(request: Request) -> Response:
-            await _admit(request, scope, room)
+            await _admit(request, scope, room, self.csrf_token)
             return await handle(request)
 
         return admitted
 
+    async def csrf_token(self, request: Request) -> str | None:
+        """The CSRF token that a request carries; asked for when a cookie authenticates a change."""
+        return request.headers.get("x-csrf-token")
 
-async def _admit(request: Request, scope: str | None, room: str | None) -> None:
+
+async def _admit(
+    request: Request,
+    scope: str | None,
+    room: str | None,
+    csrf_token: Callable[[Request], Awaitable[str | None]],
+) -> None:
     service: Service = request.app.state.service
     if scope is None:
         raise RefusedError("auth.undeclared", "This route declares no scope.", "Report it.")
@@ -92,11 +101,16 @@ async def _admit(request: Request, scope: str | None, room: str | None) -> None:
                 "auth.missing", "The request carries no key.", "Send `Authorization: Bearer fk_…`."
             )
         principal.require(scope)
-        if request.method not in SAFE_METHODS:
-            principal.require_csrf(request.headers.get("x-csrf-token"))
     service.rates.count_request(principal.id if principal else f"address {address_of(request)}")
     if room is not None:
         await _require_room(service, room)
+    if (
+        scope != PUBLIC
+        and principal is not None
+        and principal.csrf_token
+        and request.method not in SAFE_METHODS
+    ):
+        principal.require_csrf(await csrf_token(request))
 
 
 async def _require_room(service: Service, room: str) -> None:

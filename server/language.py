@@ -67,6 +67,13 @@ class Translator:
         """Day and time to the minute in UTC, as the language writes them, with the zone."""
         return format_datetime(moment.astimezone(UTC), _MOMENT[self.lang], locale=_locale(self.lang))
 
+    def date_of(self, stamp: str) -> str:
+        """The same of an RFC 3339 text; a text that is none stays as it is."""
+        try:
+            return self.date(datetime.fromisoformat(stamp))
+        except ValueError:
+            return stamp
+
     def number(self, value: float, pattern: str | None = None) -> str:
         """A number as the language writes it; `pattern` as in Unicode TR 35, such as `0.0%`."""
         return format_decimal(value, format=pattern, locale=_locale(self.lang))

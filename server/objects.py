@@ -49,6 +49,10 @@ class ObjectStore:
             )
         return data
 
+    def has(self, name: str) -> bool:
+        """Whether the object is still kept."""
+        return self._path(name).is_file()
+
     def delete(self, name: str) -> None:
         """Forget it; what is not there is no error."""
         with suppress(FileNotFoundError):

@@ -67,8 +67,20 @@ def test_a_key_that_does_not_exist_is_an_error_unless_it_may_be_missing() -> Non
 
 def test_every_key_that_the_code_names_exists() -> None:
     known = set(translator("en").texts)
-    named = set(re.findall(r'\bt\(\s*"([^"{}]+)"', written()))
-    assert named - known == set()
+    whole = set(re.findall(r'\bt\(\s*"([^"{}]+[^".{}])"', written()))
+    beginnings = set(re.findall(r'\bt(?:\.maybe)?\(\s*f?"([a-z.]+\.)["{]', written()))
+    assert len(whole) > 200
+    assert whole - known == set()
+    assert {each for each in beginnings if not any(key.startswith(each) for key in known)} == set()
+
+
+def test_no_key_is_left_over() -> None:
+    text = written()
+    beginnings = tuple(set(re.findall(r'\bt(?:\.maybe)?\(\s*f?"([a-z.]+\.)["{]', text)))
+    unused = {
+        key for key in translator("en").texts if f'"{key}"' not in text and not key.startswith(beginnings)
+    }
+    assert unused == set()
 
 
 def test_plural_forms_follow_the_count() -> None:

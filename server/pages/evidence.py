@@ -1,0 +1,212 @@
+"""A check's report in plain words: JSON of `facsimile check` in, what the page shows out; adds no evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from server.language import Translator
+
+Tone = Literal["proof", "synthetic", "warn", "danger", "unknown"]
+
+TONES: Final[Mapping[str, Tone]] = {
+    "declared_synthetic": "synthetic",
+    "synthetic_by_mark": "synthetic",
+    "provenance_verified": "proof",
+    "conflict": "danger",
+    "tampered": "danger",
+    "mark_transplant": "danger",
+    "likely_manipulated": "warn",
+    "inconclusive": "unknown",
+    "no_evidence": "unknown",
+}
+_MANIFEST_TONES: Final[Mapping[str, Tone]] = {
+    "valid": "proof",
+    "tampered": "danger",
+    "untrusted": "warn",
+    "none": "unknown",
+}
+_BAND_TONES: Final[Mapping[str, Tone]] = {
+    "weak": "unknown",
+    "moderate": "warn",
+    "strong": "warn",
+    "none": "proof",
+}
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What one witness says: its name, how to show it, sentences, and facts for who wants them."""
+
+    name: str
+    tone: Tone
+    lines: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face: its number from 1, box [x, y, width, height] in pixels, what is said of it, its heat map."""
+
+    number: int
+    box: tuple[float, float, float, float]
+    band: str
+    reason: str | None
+    heatmap: str | None
+    heatmap_box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A manifest, an action or an ingredient in the tree of what a file declares."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    children: tuple[Branch, ...] = ()
+
+
+def witnesses(report: Mapping[str, Any], t: Translator) -> list[Witness]:
+    """Every witness of a report, the strongest kind of evidence first."""
+    evidence = report["evidence"]
+    found = [_manifest(evidence["manifest"], t), _mark(evidence["mark"], t), _ledger(evidence["ledger"], t)]
+    return [*found, _detector(evidence["detector"], t), *_consistency(evidence.get("consistency"), t)]
+
+
+def faces(report: Mapping[str, Any], t: Translator) -> list[Face]:
+    """The faces of a report, numbered as the picture shows them."""
+    listed = report["evidence"]["detector"]["faces"]
+    return [_face(number, each, t) for number, each in enumerate(listed, 1)]
+
+
+def manifest_tree(tree: Mapping[str, Any], t: Translator) -> Branch | None:
+    """What a C2PA store declares, the active manifest as the root; None without one."""
+    manifests = tree.get("manifests") or {}
+    return _manifest_branch(tree.get("active_manifest"), manifests, t, depth=0)
+
+
+def _manifest(found: Mapping[str, Any], t: Translator) -> Witness:
+    state = str(found["state"])
+    signer = found["signer"] or t("manifest.nobody")
+    lines = [
+        t(f"manifest.{state}", signer=signer) if state in ("valid", "untrusted") else t(f"manifest.{state}")
+    ]
+    if found["source_type"] and state != "none":
+        kind = str(found["source_type"]).rsplit("/", 1)[-1]
+        key = f"manifest.source.{kind}"
+        lines.append(t.maybe(key, t("manifest.source.other", source_type=kind)))
+    if found["timestamp"]:
+        lines.append(t("manifest.time.trusted", time=t.date_of(found["timestamp"])))
+    facts = [(t("fact.codes"), ", ".join(found["codes"]))] if found["codes"] else []
+    return Witness("manifest", _MANIFEST_TONES.get(state, "unknown"), tuple(lines), tuple(facts))
+
+
+def _mark(found: Mapping[str, Any], t: Translator) -> Witness:
+    if not found["present"]:
+        return Witness("mark", "unknown", (t("mark.absent"),))
+    line = t(
+        "mark.present",
+        asset_id=found["asset_id"],
+        accuracy=t.number(found["bit_accuracy"], "0.0%"),
+        p_false=f"{found['p_false']:.0e}",
+    )
+    return Witness("mark", "synthetic", (line,), ((t("fact.asset_id"), str(found["asset_id"])),))
+
+
+def _ledger(found: Mapping[str, Any], t: Translator) -> Witness:
+    if not found["found"]:
+        return Witness("ledger", "unknown", (t("ledger.none"),))
+    lines = [t(f"ledger.found.{found['found_by']}", index=found["index"])]
+    lines.append(t("ledger.proven") if found["inclusion_verified"] else t("ledger.unproven"))
+    if found["perceptual_distance"] is not None:
+        lines.append(t("ledger.distance", distance=found["perceptual_distance"]))
+    return Witness("ledger", "proof" if found["inclusion_verified"] else "danger", tuple(lines))
+
+
+def _detector(found: Mapping[str, Any], t: Translator) -> Witness:
+    band = str(found["band"])
+    lines = [t.maybe(f"band.{band}", band)]
+    if reason := reason_text(found, t):
+        lines.append(reason)
+    if found["faces"]:
+        lines.append(t("detector.faces", count=len(found["faces"])))
+    return Witness("detector", _BAND_TONES.get(band, "unknown"), tuple(lines))
+
+
+def _consistency(found: Mapping[str, Any] | None, t: Translator) -> list[Witness]:
+    if found is None or "stable" not in found:
+        return []
+    stable = bool(found["stable"])
+    line = t("consistency.stable") if stable else t("consistency.flipped")
+    return [Witness("consistency", "proof" if stable else "warn", (line,))]
+
+
+def reason_text(found: Mapping[str, Any], t: Translator) -> str | None:
+    """Why a band is what it is: by its code in the language, else as the report says it."""
+    reason = found.get("reason")
+    if not reason:
+        return None
+    code = found.get("reason_code")
+    return t.maybe(f"reason.{code}", str(reason))
+
+
+def _face(number: int, found: Mapping[str, Any], t: Translator) -> Face:
+    band = str(found.get("band", "not_applicable"))
+    around = found.get("heatmap_xyxy")
+    heatmap = found.get("heatmap")
+    return Face(
+        number=number,
+        box=_as_box(found["box_xyxy"]),
+        band=t.maybe(f"band.name.{band}", band),
+        reason=reason_text(found, t),
+        heatmap=str(heatmap) if heatmap and around else None,
+        heatmap_box=_as_box(around) if heatmap and around else None,
+    )
+
+
+def _as_box(xyxy: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (round(float(each), 1) for each in xyxy)
+    return left, top, round(right - left, 1), round(bottom - top, 1)
+
+
+def _manifest_branch(
+    label: str | None, manifests: Mapping[str, Any], t: Translator, depth: int
+) -> Branch | None:
+    found = manifests.get(label or "")
+    if not isinstance(found, dict) or depth > 8:
+        return None
+    signature = found.get("signature_info") or {}
+    maker = ", ".join(str(each.get("name", "?")) for each in found.get("claim_generator_info") or [])
+    lines = [
+        t("tree.signer", name=str(signature.get("issuer") or t("manifest.nobody"))),
+        t("tree.maker", name=maker or t("manifest.nobody")),
+    ]
+    if signature.get("time"):
+        lines.append(t("tree.time", time=t.date_of(str(signature["time"]))))
+    children = [*_actions(found, t), *_ingredients(found, manifests, t, depth)]
+    title = str(found.get("title") or t("tree.manifest"))
+    return Branch(title, tuple(lines), tuple(children))
+
+
+def _actions(found: Mapping[str, Any], t: Translator) -> list[Branch]:
+    branches = []
+    for assertion in found.get("assertions") or []:
+        if str(assertion.get("label", "")).startswith("c2pa.actions"):
+            for action in (assertion.get("data") or {}).get("actions", []):
+                name = str(action.get("action", "?"))
+                kind = str(action.get("digitalSourceType", "")).rsplit("/", 1)[-1]
+                branches.append(Branch(t.maybe(f"action.{name}", name), (kind,) if kind else ()))
+    return branches
+
+
+def _ingredients(
+    found: Mapping[str, Any], manifests: Mapping[str, Any], t: Translator, depth: int
+) -> list[Branch]:
+    branches = []
+    for ingredient in found.get("ingredients") or []:
+        relation = str(ingredient.get("relationship", ""))
+        title = t.maybe(f"tree.{relation}", relation or "?")
+        inner = _manifest_branch(ingredient.get("active_manifest"), manifests, t, depth + 1)
+        lines = () if inner else (t("tree.unsigned"),)
+        branches.append(Branch(title, lines, (inner,) if inner else ()))
+    return branches
