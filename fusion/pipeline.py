@@ -22,6 +22,7 @@ from fusion.files import make_folder
 from fusion.media import LIMITS, Limits, encode_picture, format_of_output, read_picture, write_file_atomically
 from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
 from fusion.stopwatch import Stopwatch
+from fusion.visible_label import draw_label
 from provenance import __version__, claim, consent, signing, watermark, xmp
 from provenance.consent import Decision
 from provenance.container import c2pa_store, split_parts
@@ -178,6 +179,7 @@ def complete(
         accepted_index=accepted_index,
         purpose=request.purpose,
         inputs=(prepared.target, *(prepared.sources[i] for i in sorted({i for i, _ in prepared.pairs}))),
+        label=request.label,
     )
     details: dict[str, Any] = {
         "engine": prepared.engine,
@@ -202,7 +204,7 @@ def sample(
         watch = Stopwatch()
         with watch.stage("draw"):
             rgb = model.render(nobody, size=request.size_px).rgb
-        job = _Job(what="sample", engine="portraits", models={"portraits": model.sha256})
+        job = _Job(what="sample", engine="portraits", models={"portraits": model.sha256}, label=request.label)
         output = folder / f"nobody_{seed}_{number:04d}.png"
         details = {"seed": seed, "number": number}
         sealed.append(_seal_and_release(rgb, job, home, _Output(Release(output), watch, details)))
@@ -264,6 +266,7 @@ class _Job:
     accepted_index: int | None = None
     purpose: str = "sample"
     inputs: tuple[_Input, ...] = ()
+    label: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,8 @@ def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -
     asset_id = secrets.token_bytes(8)
     watch, release = output.watch, output.release
     with watch.stage("mark"):
-        marked = watermark.embed(rgb, asset_id, home.keys.mark_key)
+        shown = draw_label(rgb) if job.label else rgb
+        marked = watermark.embed(shown, asset_id, home.keys.mark_key)
     with watch.stage("encode"):
         encoded = encode_picture(marked, release.format)
     with watch.stage("sign"):
@@ -296,7 +300,9 @@ def _sign(encoded: bytes, mime: str, asset_id: str, job: _Job, home: Home) -> by
     production = claim.Production(__version__, job.engine, datetime.now(UTC), job.models)
     manifest, source_type = _manifest(asset_id, mime, production, job, home)
     with_xmp = xmp.embed_xmp(encoded, mime, claim.xmp_packet(asset_id, source_type, home.organisation))
-    return signing.sign(with_xmp, mime, manifest, home.keys, _ingredients(job))
+    return signing.sign(
+        with_xmp, mime, manifest, home.keys, _ingredients(job), timestamp_url=home.timestamp_url
+    )
 
 
 def _manifest(
@@ -341,6 +347,7 @@ def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: _Job, home: Ho
         "content_sha256": content_sha256(signed),
         "file_sha256": sha256_hex(signed),
         "perceptual_hash": perceptual_hash(marked),
+        "label": job.label,
         "engine": job.engine,
         "models": job.models,
         "inputs": [perceptual_hash(item.rgb) for item in job.inputs],

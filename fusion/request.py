@@ -22,6 +22,7 @@ class FuseRequest:
     eyes       False leaves the eye branch out
     face       which face of the target: "largest", "all", or its number from the left
     mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
+    label      draw the visible label "AI生成 / AI GENERATED" into the result
     """
 
     sources: tuple[bytes, ...]
@@ -34,15 +35,17 @@ class FuseRequest:
     eyes: bool = True
     face: str = "largest"
     mapping: tuple[str, ...] = ()
+    label: bool = False
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """How many people who don't exist, from which seed (None: random), at which side in pixels."""
+    """How many people who don't exist, from which seed (None: random), at which side in pixels, labelled visibly?"""
 
     count: int
     seed: int | None
     size_px: int = 512
+    label: bool = False
 
 
 def only_face(faces: list[Face]) -> Face:

@@ -57,6 +57,7 @@ class Home:
     keys: SigningKeys
     database: Database
     ledger: Ledger
+    timestamp_url: str | None = None
 
     @classmethod
     def create(
@@ -87,20 +88,26 @@ class Home:
         return cls.open(path, database_url)
 
     @classmethod
-    def open(cls, path: Path, database_url: str | None = None) -> Home:
-        """Open a complete home; StoreError: missing, incomplete, unreadable, damaged, open to others."""
+    def open(
+        cls, path: Path, database_url: str | None = None, *, timestamp_url: str | None = None, pin: str = ""
+    ) -> Home:
+        """Open a complete home; StoreError: missing, incomplete, unreadable, damaged, open to others.
+
+        `timestamp_url` names the RFC 3161 authority that stamps what is sealed: the only thing that uses a network.
+        `pin` opens the token where the signing key lies in one (provenance/hardware.py).
+        """
         with _stated_errors(path):
             record = _read_record(path)
             _require_private(path)
             _require_private(path / "keys")
-        keys = SigningKeys.load(path / "keys")
+        keys = SigningKeys.load(path / "keys", pin)
         database = _database(path, database_url)
         try:
             database.require_schema()
         except BaseException:
             database.close()
             raise
-        return cls(path, record, keys, database, make_ledger(database, keys))
+        return cls(path, record, keys, database, make_ledger(database, keys), timestamp_url)
 
     @property
     def organisation(self) -> str:

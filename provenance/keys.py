@@ -7,6 +7,7 @@ A key directory, made once and whole by `make_keys`:
     root.crt.pem  root.key.pem          anchor, pathlen 1; move its key off the machine after `make_keys`
     issuing.crt.pem  issuing.key.pem    pathlen 0; certifies the next leaf when one is rotated
     leaf.crt.pem  leaf.key.pem          P-256, ES256: signs C2PA claims
+    leaf.token.json                     instead of leaf.key.pem: which PKCS#11 token holds that key
     ledger.key.pem  grant.key.pem       Ed25519
     mark.key  template.key              32 random bytes each, as hex
     trust/own/*.pem                     our root; a leaf under it counts as ours only if it is pinned as well
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -43,6 +45,7 @@ from provenance.certificates import (
     make_leaf,
 )
 from provenance.errors import InputError, StoreError
+from provenance.hardware import TOKEN_FILE, TokenKey, make_key, open_key, read_token_file
 
 PRIVATE_FILES = (
     "root.key.pem",
@@ -92,21 +95,25 @@ class SigningKeys:
         return x509.load_pem_x509_certificate(self.chain_pem).not_valid_after_utc
 
     @classmethod
-    def load(cls, directory: Path) -> SigningKeys:
-        """Read a key directory; StoreError: one missing, broken or open to all; SignatureError: mixed up."""
+    def load(cls, directory: Path, pin: str = "") -> SigningKeys:
+        """Read a key directory; StoreError: one missing, broken or open to all; SignatureError: mixed up.
+
+        Where `leaf.token.json` says that the claim key lies in a token, `pin` opens that.
+        """
         leaf, issuing = (_read_certificate(directory / f"{name}.crt.pem") for name in ("leaf", "issuing"))
         root = _read_certificate(directory / "root.crt.pem")
-        leaf_key = _read_claim_key(directory / "leaf.key.pem")
-        check_chain(leaf, issuing, root, leaf_key.public_key())
+        leaf_pem, public_key, sign_claim = _claim_key(directory, pin)
+        check_chain(leaf, issuing, root, public_key)
         return cls(
             organisation=str(leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value),
             chain_pem=_pem(leaf) + _pem(issuing),
             trust=load_trust(directory / "trust"),
-            leaf_key_pem=_private_pem(leaf_key),
+            leaf_key_pem=leaf_pem,
             ledger_key=_read_ed25519_key(directory / "ledger.key.pem"),
             grant_key=_read_ed25519_key(directory / "grant.key.pem"),
             mark_key=_read_secret(directory / "mark.key"),
             template_key=_read_secret(directory / "template.key"),
+            sign_claim=sign_claim,
         )
 
 
@@ -139,8 +146,12 @@ def make_keys(directory: Path, organisation: str) -> None:
         ) from error
 
 
-def rotate_leaf(directory: Path, now: datetime | None = None) -> str:
+def rotate_leaf(
+    directory: Path, now: datetime | None = None, token: TokenKey | None = None, pin: str = ""
+) -> str:
     """Replace the signing key by a new one of the same issuing CA; returns the new certificate's fingerprint.
+
+    With `token`, the new key is made in that PKCS#11 token and never leaves it.
 
     The old key is destroyed; its certificate stays pinned, so that what it signed remains ours until
     `revoke_leaf`. The new pin is written first, the certificate last: a crash in between leaves a directory
@@ -148,14 +159,20 @@ def rotate_leaf(directory: Path, now: datetime | None = None) -> str:
     """
     old, issuing = (_read_certificate(directory / f"{name}.crt.pem") for name in ("leaf", "issuing"))
     issuing_key = _read_claim_key(directory / "issuing.key.pem")
-    leaf_key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(ec.SECP256R1()) if token is None else None
+    public_key = key.public_key() if key is not None else make_key(cast("TokenKey", token), pin)
     organisation = str(old.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
     leaf = make_leaf(
-        leaf_key.public_key(), issuing, issuing_key, organisation=organisation, now=now or datetime.now(UTC)
+        public_key, issuing, issuing_key, organisation=organisation, now=now or datetime.now(UTC)
     )
     try:
         _replace(directory / "trust" / "pinned" / f"{fingerprint(leaf)}.pem", _pem(leaf), 0o644)
-        _replace(directory / "leaf.key.pem", _private_pem(leaf_key), 0o600)
+        if key is not None:
+            _replace(directory / "leaf.key.pem", _private_pem(key), 0o600)
+            (directory / TOKEN_FILE).unlink(missing_ok=True)
+        elif token is not None:
+            _replace(directory / TOKEN_FILE, token.as_json().encode(), 0o600)
+            (directory / "leaf.key.pem").unlink(missing_ok=True)
         _replace(directory / "leaf.crt.pem", _pem(leaf), 0o644)
     except OSError as error:
         raise StoreError(
@@ -168,12 +185,40 @@ def revoke_leaf(directory: Path, fingerprint_sha256: str) -> None:
     """Withdraw a leaf certificate: whatever it signed reads as untrusted from the next `load_trust` on."""
     if not re.fullmatch(r"[0-9a-f]{64}", fingerprint_sha256):
         raise InputError(
-            "keys.fingerprint", "A fingerprint is 64 lower-case hex digits.", "Copy it from `key list`."
+            "keys.fingerprint",
+            "A fingerprint is 64 lower-case hex digits.",
+            "Copy it from `certificate list`.",
         )
     try:
         _append_line(directory / "trust" / "revoked.txt", fingerprint_sha256)
     except OSError as error:
         raise StoreError("keys.write", f"Not recorded: {error.strerror}.", "Check the disk.") from error
+
+
+@dataclass(frozen=True)
+class PinnedLeaf:
+    """One certificate that ever signed for us."""
+
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+    state: Literal["in use", "retired", "revoked"]
+
+
+def list_leaves(directory: Path) -> list[PinnedLeaf]:
+    """Every leaf certificate of ours, oldest first."""
+    current = fingerprint(_read_certificate(directory / "leaf.crt.pem"))
+    revoked = _read_fingerprints(directory / "trust" / "revoked.txt")
+    leaves = _read_certificates(directory / "trust" / "pinned")
+    return [
+        PinnedLeaf(
+            fingerprint=(name := fingerprint(leaf)),
+            not_before=leaf.not_valid_before_utc,
+            not_after=leaf.not_valid_after_utc,
+            state="revoked" if name in revoked else "in use" if name == current else "retired",
+        )
+        for leaf in sorted(leaves, key=lambda each: each.not_valid_before_utc)
+    ]
 
 
 def load_trust(directory: Path) -> Trust:
@@ -260,6 +305,17 @@ def _read_claim_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _broken(path)
     return key
+
+
+def _claim_key(
+    directory: Path, pin: str
+) -> tuple[bytes, ec.EllipticCurvePublicKey, Callable[[bytes], bytes] | None]:
+    """(PEM or nothing, public key, signer of a token or None)."""
+    if (directory / TOKEN_FILE).exists():
+        public_key, sign_claim = open_key(read_token_file(_read(directory / TOKEN_FILE)), pin)
+        return b"", public_key, sign_claim
+    key = _read_claim_key(directory / "leaf.key.pem")
+    return _private_pem(key), key.public_key(), None
 
 
 def _read_ed25519_key(path: Path) -> Ed25519PrivateKey:

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 
 import typer
 
-from server.commands import audit, bench, check, home, key, make, people, recover, serve, sets, workshop
+from server.commands import (
+    audit,
+    bench,
+    certificate,
+    check,
+    home,
+    key,
+    make,
+    people,
+    recover,
+    serve,
+    sets,
+    workshop,
+)
 
 MANY_VALUED = frozenset(
     {
@@ -29,7 +42,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for module in (home, make, check, recover, people, audit, sets, workshop, bench, serve, key):
+    for module in (home, make, check, recover, people, audit, sets, workshop, bench, serve, key, certificate):
         module.add_to(app)
     return app
 

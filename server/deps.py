@@ -15,4 +15,6 @@ def open_home() -> Home:
     from provenance.home import Home
 
     settings = read_settings()
-    return Home.open(settings.home, settings.database_url)
+    return Home.open(
+        settings.home, settings.database_url, timestamp_url=settings.timestamp_url, pin=settings.pin
+    )

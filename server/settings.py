@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -13,16 +13,26 @@ WORKER_GRACE_S: Final = 20.0
 
 @dataclass(frozen=True)
 class Settings:
-    """home: folder of keys, ledger and store; database_url: SQLAlchemy URL, None for SQLite in the home."""
+    """home: folder of keys, ledger and store; database_url: SQLAlchemy URL, None for SQLite in the home.
+
+    timestamp_url: RFC 3161 authority, None for none; pin: of the token that holds the signing key, where one does
+    """
 
     home: Path
     database_url: str | None
+    timestamp_url: str | None = None
+    pin: str = field(default="", repr=False)
 
 
 def read_settings() -> Settings:
-    """Read FACSIMILE_HOME (default ~/.facsimile) and FACSIMILE_DATABASE."""
+    """Read FACSIMILE_HOME (default ~/.facsimile), FACSIMILE_DATABASE, FACSIMILE_TSA_URL and FACSIMILE_PIN."""
     home = os.environ.get("FACSIMILE_HOME") or "~/.facsimile"
-    return Settings(Path(home).expanduser(), os.environ.get("FACSIMILE_DATABASE") or None)
+    return Settings(
+        home=Path(home).expanduser(),
+        database_url=os.environ.get("FACSIMILE_DATABASE") or None,
+        timestamp_url=os.environ.get("FACSIMILE_TSA_URL") or None,
+        pin=os.environ.get("FACSIMILE_PIN", ""),
+    )
 
 
 @dataclass(frozen=True)

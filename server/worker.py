@@ -207,7 +207,7 @@ def main() -> None:
     configure()
     name, settings = sys.argv[1], replace(ServeSettings(), **json.loads(sys.argv[2]))
     where = read_settings()
-    with Home.open(where.home, where.database_url) as home:
+    with Home.open(where.home, where.database_url, timestamp_url=where.timestamp_url, pin=where.pin) as home:
         ensure_tables(home.database)
         perception = load_perception("cpu")
         worker = Worker(

@@ -11,7 +11,7 @@ import typer
 
 from provenance import __version__
 from server.console import Json, emit, report_errors, say, table
-from server.settings import read_settings
+from server.settings import Settings, read_settings
 
 LIBRARIES = (
     "torch",
@@ -68,7 +68,7 @@ def doctor(json_output: Json = False) -> None:
         "device": _device(),
         "weights": _weights(),
         "home": str(settings.home),
-        "ledger": _ledger(settings.home, settings.database_url),
+        "ledger": _ledger(settings),
         "disk_free_gb": round(shutil.disk_usage(_existing(settings.home)).free / 1e9, 1),
     }
     if json_output:
@@ -104,13 +104,13 @@ def _weights() -> list[dict[str, str]]:
     return rows
 
 
-def _ledger(path: Path, database_url: str | None) -> dict[str, object]:
+def _ledger(settings: Settings) -> dict[str, object]:
     from provenance.errors import FacsimileError
     from provenance.fsck import verify
     from provenance.home import Home
 
     try:
-        with Home.open(path, database_url) as home:
+        with Home.open(settings.home, settings.database_url, pin=settings.pin) as home:
             report = verify(home)
             return {
                 "state": "sound" if report.ok else "broken",

@@ -11,6 +11,7 @@ from server.console import Json, emit, report_errors, say, table
 from server.deps import open_home
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Label = Annotated[bool, typer.Option("--label", help="Draw a visible label: AI生成 / AI GENERATED.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,6 +45,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many people.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same people; default: random.")] = None,
     size: Annotated[int, typer.Option(help="Side in pixels: 256 or 512.")] = 512,
+    label: Label = False,
     json_output: Json = False,
 ) -> None:
     """Draw portraits of people who don't exist, sealed as wholly synthetic."""
@@ -51,7 +53,7 @@ def sample(
     from fusion.request import SampleRequest
 
     with open_home() as home:
-        made = sample_people(SampleRequest(count, seed, size), home, out)
+        made = sample_people(SampleRequest(count, seed, size, label), home, out)
     if json_output:
         emit({"files": [sealed.as_dict() for sealed in made]})
         return
@@ -78,6 +80,7 @@ def fuse(
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="SOURCE=FACE, both counted from 0, faces from the left.")
     ] = None,
+    label: Label = False,
     json_output: Json = False,
 ) -> None:
     """Put a source's identity onto a target's face: consent first, sealed, recorded, then released."""
@@ -99,6 +102,7 @@ def fuse(
         eyes=not no_eyes,
         face=face,
         mapping=tuple(map_ or ()),
+        label=label,
     )
     with open_home() as home:
         sealed = fuse_picture(request, home, load_perception("cpu"), out)
