@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,19 @@ class Report:
     versions: dict[str, str]
     foreign_marks: tuple[ForeignMark, ...] = ()
 
+    def without_pictures(self) -> Report:
+        """The same, holding no pixels: for folders of thousands."""
+        faces = tuple(replace(face, crop=None, heatmap=None) for face in self.detector.faces)
+        return replace(
+            self, medium=replace(self.medium, preview=None), detector=replace(self.detector, faces=faces)
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `facsimile check`, see docs/cli.md."""
         evidence = {
             "manifest": {
                 "state": self.manifest.state,
+                "ours": self.manifest.ours,
                 "signer": self.manifest.signer,
                 "source_type": self.manifest.source_type,
                 "asset_id": self.manifest.asset_id,
@@ -126,8 +134,6 @@ class Eyes:
 
     def with_landmarks(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[Face]:
         """The same faces with their 478 landmarks."""
-        from dataclasses import replace
-
         from fusion.landmark import find_landmarks_of_all
 
         placed = find_landmarks_of_all(rgb, faces, self._networks[1]) if faces else []
