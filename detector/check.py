@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import cv2
@@ -26,11 +27,13 @@ from detector.evidence import (
 )
 from detector.judge import judge_faces
 from detector.verdict import Evidence, Verdict, decide
+from fusion import detect
 from fusion.face import Face, UInt8Array
 from fusion.files import open_file, read_file
 from fusion.headers import jpeg_luma_table, read_header
 from fusion.media import LIMITS, Limits, Picture, read_picture
 from fusion.video import VIDEO_LIMITS, is_video
+from fusion.weights import DETECT
 from provenance import __version__, signing, watermark
 from provenance.checkpoint import open_checkpoint
 from provenance.codec import CODED_BITS
@@ -118,33 +121,20 @@ class Report:
 
 
 class Eyes:
-    """Finder and landmarks, loaded when the first picture is looked at."""
+    """The face finder, loaded when the first picture is looked at."""
 
     @cached_property
-    def _networks(self) -> tuple[Any, Any]:
-        from fusion import detect, landmark
+    def _finder(self) -> detect.Detector:
+        return detect.load_detector("cpu")
 
-        return detect.load_detector("cpu"), landmark.load_landmarker("cpu")
-
-    def faces(self, rgb: UInt8Array, *, least_px: float = 0.0) -> list[Face]:
+    def faces(self, rgb: UInt8Array) -> list[Face]:
         """Every face of uint8 [H, W, 3], largest first."""
-        from fusion.detect import find_faces
+        return detect.find_faces(rgb, self._finder)
 
-        return find_faces(rgb, self._networks[0], min_size_px=least_px)
-
-    def with_landmarks(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[Face]:
-        """The same faces with their 478 landmarks."""
-        from fusion.landmark import find_landmarks_of_all
-
-        placed = find_landmarks_of_all(rgb, faces, self._networks[1]) if faces else []
-        return [replace(face, landmarks_px=points) for face, points in zip(faces, placed, strict=True)]
-
-    @cached_property
+    @property
     def models(self) -> dict[str, str]:
-        """Names and sha256 of the networks."""
-        from fusion import weights
-
-        return {spec.name: spec.sha256 for spec in (weights.DETECT, weights.LANDMARK)}
+        """Name and sha256 of the network."""
+        return {DETECT.name: DETECT.sha256}
 
 
 class Checker:
@@ -170,7 +160,12 @@ class Checker:
         return self.check(read_file(path, LIMITS.max_bytes), name or str(path))
 
     def check(self, data: bytes, name: str) -> Report:
-        """Check the bytes of one picture; MediaError when they are not one."""
+        """Check the bytes of one picture, or of a small video; MediaError when they are neither."""
+        if is_video(data[:16]):
+            with NamedTemporaryFile(suffix=".mp4") as kept:
+                kept.write(data)
+                kept.flush()
+                return self.check_file(Path(kept.name), name)
         picture = read_picture(data, self.limits)
         content = content_sha256(data)
         manifest = signing.read_manifest(data, picture.format.mime, self.home.keys.trust)
@@ -240,9 +235,8 @@ class Checker:
         return found
 
     def faces(self, rgb: UInt8Array) -> list[Face]:
-        """Faces of a picture, with landmarks where a detector will want them."""
-        faces = self.eyes.faces(rgb)
-        return faces if self.scorer is None else self.eyes.with_landmarks(rgb, faces)
+        """Faces of a picture, largest first."""
+        return self.eyes.faces(rgb)
 
     def ledger_evidence(self, content: str, rgb: UInt8Array | None, mark: MarkReading) -> LedgerEvidence:
         """What the ledger knows, by content hash first, then by the mark's id; `rgb` for the perceptual hash."""
@@ -289,6 +283,17 @@ class Checker:
         except LedgerError:
             return False
         return True
+
+
+def shipped_scorer() -> FaceScorer | None:
+    """The detector that ships, None before one does; WeightsError when its file is missing or altered."""
+    from detector.weights import DETECTOR
+
+    if not DETECTOR.sha256:
+        return None
+    from detector.score import load_scorer
+
+    return load_scorer("cpu")
 
 
 def preview_of(rgb: UInt8Array, longest_px: int = PREVIEW_PX) -> UInt8Array:

@@ -17,29 +17,31 @@ Band = Literal["none", "weak", "moderate", "strong", "inconclusive", "not_applic
 BANDS: tuple[Band, ...] = get_args(Band)
 STRENGTH = ("none", "weak", "moderate", "strong")
 """Bands that say how strong the evidence is, in rising order."""
-RELIABLE = 0.5
-"""Least reliability at which a heat map is shown."""
+WORDED: Mapping[str, Band] = {"none found": "none", "not applicable": "not_applicable"}
+"""Bands that a scorer words for people, as programs know them."""
 
 
 class FaceScore(Protocol):
     """What a detector says of one face.
 
     box_xyxy     float32 [4] px
-    logit        calibrated; positive speaks for manipulation
-    score        what the bands divide, in [0, 1]
-    band         one of `none`, `weak`, `moderate`, `strong`, `inconclusive` (inside the abstain band)
+    logit        calibrated; positive speaks for manipulation; nan where it does not apply
+    score        the logit's sigmoid, in [0, 1]
+    band         `none found`, `weak`, `moderate`, `strong`, `inconclusive`, `not applicable`; `reason` says why
     reliability  in [0, 1], the detector's own guess of how far its map is right
-    heatmap      float32 [h, w] in [0, 1] over `window_xyxy` (px), or None
+    heatmap      float32 [h, w] in [0, 1] over `heatmap_xyxy` (px), None where it is not to be shown
     """
 
     @property
     def box_xyxy(self) -> FloatArray: ...
     @property
-    def window_xyxy(self) -> FloatArray: ...
+    def heatmap_xyxy(self) -> Sequence[float]: ...
     @property
     def logit(self) -> float: ...
     @property
-    def band(self) -> Band: ...
+    def band(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
     @property
     def score(self) -> float: ...
     @property
@@ -234,6 +236,14 @@ def strongest(bands: Sequence[Band]) -> Band:
         return "not_applicable"
     order: tuple[Band, ...] = ("not_applicable", "none", "weak", "moderate", "inconclusive", "strong")
     return max(bands, key=order.index)
+
+
+def band_of(score: FaceScore) -> Band:
+    """A score's band, as programs know it; ValueError for none of them."""
+    band = WORDED.get(score.band, score.band)
+    if band not in BANDS:
+        raise ValueError(f"the detector speaks of an unknown band {score.band!r}")
+    return BANDS[BANDS.index(band)]
 
 
 def _png_base64(heatmap: FloatArray) -> str:

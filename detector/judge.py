@@ -9,7 +9,6 @@ import numpy as np
 
 from detector import consistency, gates
 from detector.evidence import (
-    RELIABLE,
     STRENGTH,
     Band,
     Consistency,
@@ -17,6 +16,7 @@ from detector.evidence import (
     FaceEvidence,
     FaceScore,
     FaceScorer,
+    band_of,
     strongest,
 )
 from detector.gates import PictureGates
@@ -55,7 +55,9 @@ def judge_faces(
         scores = dict(zip(judged, found, strict=True))
         if redeliver:
             variants = _redelivered(rgb, faces, judged, scorer)
-    flipped = tuple(number for number in judged if consistency.flips(scores[number].band, variants[number]))
+    flipped = tuple(
+        number for number in judged if consistency.flips(band_of(scores[number]), variants[number])
+    )
     evidence = tuple(
         _face(
             rgb,
@@ -83,7 +85,7 @@ def _redelivered(
         kept = [number for number in judged if gates.judge_face(copy.rgb, moved[number]) is None]
         scores = scorer.score_faces(copy.rgb, [moved[number] for number in kept]) if kept else []
         for number, score in zip(kept, scores, strict=True):
-            bands[number][name] = score.band
+            bands[number][name] = band_of(score)
     return bands
 
 
@@ -101,13 +103,15 @@ def _face(
     box = (left, top, right, bottom)
     if score is None:
         return FaceEvidence(box, "not_applicable", reason, crop=crop, crop_xyxy=crop_xyxy)
-    band, reason = score.band, None
+    band, reason = band_of(score), None
+    if band == "not_applicable":
+        return FaceEvidence(box, band, _told(score.reason), crop=crop, crop_xyxy=crop_xyxy)
     if flipped:
         copies = sorted({each for each in variants.values() if each != band})
-        band, reason = "inconclusive", _flip_reason(score.band, copies)
+        band, reason = "inconclusive", _flip_reason(band_of(score), copies)
     elif band == "inconclusive":
         reason = Statement("gate.abstain", "the score lies where real and altered faces both do")
-    shown = score.heatmap is not None and score.reliability >= RELIABLE
+    shown = score.heatmap is not None
     return FaceEvidence(
         box_xyxy=box,
         band=band,
@@ -116,11 +120,18 @@ def _face(
         logit=round(float(score.logit), 4),
         reliability=round(float(score.reliability), 4),
         heatmap=score.heatmap if shown else None,
-        heatmap_xyxy=_four(score.window_xyxy) if shown else None,
+        heatmap_xyxy=_four(score.heatmap_xyxy) if shown else None,
         variants=variants,
         crop=crop,
         crop_xyxy=crop_xyxy,
     )
+
+
+def _told(reason: str) -> Statement:
+    """The scorer's own gates, which it words in English only, with a code for other languages."""
+    words = (("px high", "gate.face_small"), ("blurred", "gate.detail"), ("drawing", "gate.drawing"))
+    code = next((code for word, code in words if word in reason), "gate.other")
+    return Statement(code, "{reason}", reason=reason)
 
 
 def _flip_reason(band: Band, copies: Sequence[Band]) -> Statement:
@@ -167,6 +178,6 @@ def cut_face(rgb: UInt8Array, box_xyxy: FloatArray) -> tuple[UInt8Array, tuple[i
     return np.ascontiguousarray(crop), (x, y, x + side, y + side)
 
 
-def _four(values: FloatArray) -> tuple[float, float, float, float]:
+def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
     left, top, right, bottom = (round(float(value), 1) for value in values)
     return left, top, right, bottom

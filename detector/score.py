@@ -6,8 +6,10 @@ Gates come first: a face that is too small, too coarsely compressed or no photog
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -107,6 +109,16 @@ class Scorer:
         self.calibration = calibration
         self.device = device
         self.sha256 = sha256
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Name and sha256 of the network."""
+        return {DETECTOR.name: self.sha256}
+
+    @property
+    def thresholds(self) -> str:
+        """SHA-256 of the calibration: every number that a band depends on."""
+        return hashlib.sha256(json.dumps(asdict(self.calibration), sort_keys=True).encode()).hexdigest()
 
     def score_faces(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[FaceScore]:
         """One FaceScore per face, in order, of a picture uint8 [H, W, 3]; ValueError on another array."""

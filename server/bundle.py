@@ -108,8 +108,7 @@ def replay(data: bytes, scorer: FaceScorer | None = None) -> Replayed:
     if original is not None and ran:
         rgb, eyes = read_picture(original).rgb, Eyes()
         whole = gates.judge_picture(rgb, jpeg_luma_table(read_header(original).pixel_stream))
-        faces = eyes.faces(rgb)
-        found, _ = judge_faces(rgb, eyes.with_landmarks(rgb, faces) if scorer else faces, whole, scorer)
+        found, _ = judge_faces(rgb, eyes.faces(rgb), whole, scorer)
     manifest, mark, ledger = told["manifest"], told["mark"], told["ledger"]
     finding = decide(
         Evidence(

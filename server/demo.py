@@ -36,7 +36,7 @@ class Shown:
 
 def run(out: Path, tell: Callable[[str], None]) -> list[Shown]:
     """Make the demonstration in `out` (emptied first if it is an earlier one) and return what was checked."""
-    from detector.check import Checker
+    from detector.check import Checker, shipped_scorer
     from fusion.pipeline import fuse, sample
     from fusion.request import FuseRequest, SampleRequest
     from fusion.swap import load_perception
@@ -59,7 +59,7 @@ def run(out: Path, tell: Callable[[str], None]) -> list[Shown]:
         )
         tell("Fused the first onto the second, sealed and recorded.")
         copies = _copies(fused, out)
-        checker = Checker(home)
+        checker = Checker(home, shipped_scorer())
         shown = [
             Shown(path, title, checker.check(path.read_bytes(), path.name)) for path, title in copies.items()
         ]

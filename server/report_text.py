@@ -56,7 +56,7 @@ def witnesses(report: Report, t: Translator) -> list[tuple[str, list[str]]]:
         (t("witness.ledger"), _ledger(report, t)),
         (t("witness.detector"), _detector(report, t)),
         (t("witness.consistency"), [steadiness(report.consistency, t)]),
-        (t("witness.foreign"), [t("report.foreign.none")]),
+        (t("witness.foreign"), _foreign(report, t)),
     ]
 
 
@@ -296,6 +296,17 @@ def _ledger(report: Report, t: Translator) -> list[str]:
     if ledger.perceptual_distance is not None:
         lines.append(t("ledger.distance", distance=ledger.perceptual_distance))
     return lines
+
+
+def _foreign(report: Report, t: Translator) -> list[str]:
+    if not report.foreign_marks:
+        return [t("report.foreign.none")]
+    return [_foreign_line(mark.as_dict(), t) for mark in report.foreign_marks]
+
+
+def _foreign_line(mark: dict[str, Any], t: Translator) -> str:
+    writer = mark["writer"] or t("report.foreign.unknown")
+    return t("report.foreign.found", writer=writer, scheme=mark["scheme"], payload=mark["payload"])
 
 
 def _detector(report: Report, t: Translator) -> list[str]:

@@ -74,11 +74,11 @@ class Service:
     @property
     def checker(self) -> Checker:
         """The one-click check of this home; it decodes in a child process."""
-        from detector.check import Checker
+        from detector.check import Checker, shipped_scorer
 
         with self._lock:
             if self._checker is None:
-                self._checker = Checker(self.home, limits=UPLOAD_LIMITS)
+                self._checker = Checker(self.home, shipped_scorer(), limits=UPLOAD_LIMITS)
             return self._checker
 
     def warm_up(self) -> None:

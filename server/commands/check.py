@@ -131,9 +131,9 @@ def _check_usage(
 
 
 def _checker(home: Home) -> Checker:
-    from detector.check import Checker
+    from detector.check import Checker, shipped_scorer
 
-    return Checker(home)
+    return Checker(home, shipped_scorer())
 
 
 def _check_all(checker: Checker, paths: list[tuple[Path, bool]], *, quiet: bool) -> _Found:
