@@ -6,7 +6,6 @@ It changes nothing, writes nothing, and never says more than its evidence. What 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +49,7 @@ from provenance.watermark import MarkReading
 RULES_VERSION = 2
 """Version of the verdict table and of the rules that lead to it; raised when one changes."""
 PREVIEW_PX = 480
+DETECTOR_FILE = Path(__file__).resolve().parent / "weights" / "detector.safetensors"
 NO_MARK = MarkReading(False, None, None, 1.0, np.zeros(CODED_BITS, np.float32), Pose())
 """The reading of what is too small to carry a mark."""
 
@@ -286,10 +286,11 @@ class Checker:
 
 
 def shipped_scorer() -> FaceScorer | None:
-    """The detector that ships, None before one does; WeightsError when its file is missing or altered."""
-    from detector.weights import DETECTOR
+    """The detector that ships, None where its file is not there; WeightsError when that is altered.
 
-    if not DETECTOR.sha256:
+    The file is looked for first: its network's library takes seconds to load.
+    """
+    if not DETECTOR_FILE.is_file():
         return None
     from detector.score import load_scorer
 

@@ -21,6 +21,8 @@ MIN_QUALITY = 35.0
 """Least JPEG quality (of the Independent JPEG Group's scale) by the file's own tables."""
 MAX_BLOCKINESS = 2.0
 """Most contrast across the borders of a hidden 8 x 8 grid, against that beside them."""
+CLEAN_QUALITY = 60.0
+"""From here on the file's own compression leaves no strong grid: one that shows is an earlier one's."""
 MAX_FLAT = 0.5
 """Most of a face that may be without any grain at all, in a photograph."""
 
@@ -53,7 +55,7 @@ def judge_picture(rgb: UInt8Array, luma_table: Sequence[int] | None = None) -> P
             quality=round(quality),
             least=round(MIN_QUALITY),
         )
-    elif trace > MAX_BLOCKINESS:
+    elif trace > MAX_BLOCKINESS and (quality is None or quality >= CLEAN_QUALITY):
         reason = Statement(
             "gate.blocks",
             "the picture was compressed heavily before: its pixels show the grid of an earlier JPEG",
