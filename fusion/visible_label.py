@@ -121,7 +121,7 @@ def _drawn(em: int, box_w: int, box_h: int) -> FloatArray:
                 cv2.polylines(canvas, [points], False, 255, max(1, round(_STROKE * scale)), cv2.LINE_AA)
             x += advance + _GAP
     reduced = cv2.resize(canvas, (box_w, box_h), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, np.float32) / 255
+    return np.asarray(reduced / np.float32(255), np.float32)
 
 
 def _placed(stroke: Stroke, x: float, y: float, height: float, scale: int) -> npt.NDArray[np.int32]:

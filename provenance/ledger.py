@@ -242,8 +242,11 @@ def make_leaf(entry: Mapping[str, Any], index: int, time: datetime) -> dict[str,
     leaf = {"body": body, "index": index, "kind": kind, "schema": ENTRY_SCHEMA, "time": stamp}
     try:
         data = rfc8785.dumps(leaf)
+        again = rfc8785.dumps(json.loads(data))
     except (rfc8785.CanonicalizationError, ValueError, TypeError) as error:
         raise _bad_entry(f"it is not JSON ({error})") from error
+    if again != data:  # a whole number beyond 2^53 given as a fraction
+        raise _bad_entry("it would not read back as it is written")
     if len(data) > MAX_ENTRY_BYTES:
         raise _bad_entry(f"it has {len(data)} bytes, at most {MAX_ENTRY_BYTES} are allowed")
     return {"leaf_index": index, "entry": data, "leaf_hash": merkle.hash_leaf(data), **index_columns(leaf)}

@@ -125,7 +125,7 @@ def carriers_at(pattern: Pattern, view: View, pose: Pose) -> ComplexArray:
     return shifted(pattern, _carriers(pattern, _tile_at(view, pose)), pose.shift_px)
 
 
-def _best_shifts(pattern: Pattern, white: ComplexArray, poses: list[Pose], size: int) -> list[Pose]:
+def _best_shifts(pattern: Pattern, white: ComplexArray, poses: Sequence[Pose], size: int) -> list[Pose]:
     """Each pose with the shift, on the view's pixel grid, where its pilot correlates best."""
     pilot = pattern.pilot
     kx, ky = pattern.kx[pilot], pattern.ky[pilot]

@@ -138,3 +138,38 @@ def test_wrong_lengths_are_refused(asset_id: bytes, key: bytes, code: str) -> No
     with pytest.raises(InputError) as caught:
         codec.encode(asset_id, key)
     assert caught.value.code == code
+
+
+@settings(max_examples=25, deadline=None)
+@given(ids, st.integers(0, 2**32 - 1))
+def test_the_soft_bound_is_small_for_a_clean_word_and_large_for_noise(asset_id: bytes, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sent = codec.encode(asset_id, KEY)
+    clean = ((2.0 * sent - 1) * rng.uniform(0.5, 2, 128)).astype(np.float32)
+    assert codec.chance_of_correlation(clean, sent) < 1e-12
+    noise = rng.normal(size=128).astype(np.float32)
+    assert codec.chance_of_correlation(noise, codec.decode_soft(noise, KEY).bits) > 1e-4
+    assert codec.chance_of_correlation(np.zeros(128, np.float32), sent) == 1.0
+
+
+def test_the_soft_bound_lies_above_the_exact_chance_where_all_bits_weigh_alike() -> None:
+    sent = codec.encode(bytes(8), KEY)
+    for errors in range(0, 16):
+        received = sent.copy()
+        received[:errors] ^= 1
+        logits = (2.0 * received - 1).astype(np.float32)
+        exact = codec.chance_of_agreement(errors)
+        assert exact <= codec.chance_of_correlation(logits, sent) <= max(1e-18, 40 * exact)
+
+
+def test_the_deeper_search_reads_what_the_shallow_one_loses() -> None:
+    rng = np.random.default_rng(8)
+    shallow = deep = 0
+    for _ in range(30):
+        asset_id = rng.bytes(8)
+        sent = 2.0 * codec.encode(asset_id, KEY) - 1
+        logits = (sent * 1.25 + rng.normal(size=128)).astype(np.float32)
+        shallow += codec.decode_soft(logits, KEY).asset_id == asset_id
+        deep += codec.decode_soft(logits, KEY, order=3).asset_id == asset_id
+    assert deep >= shallow
+    assert deep >= 15

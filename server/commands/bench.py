@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Measure the suite.", rich_markup_mode=None)
     group.command("fusion")(bench_fusion)
     group.command("mark")(bench_mark)
+    group.command("ledger")(bench_ledger)
     app.add_typer(group, name="bench")
 
 
@@ -56,6 +57,26 @@ def bench_mark(
             *mark_bench.measure_false_alarms(pictures, 2000, seed),
         ]
     _write("mark", mark_bench.rows_as_json(rows), mark_bench.rows_as_markdown(rows), out, json_output)
+
+
+@report_errors
+def bench_ledger(
+    out: Out = Path("bench/ledger"),
+    quick: Quick = False,
+    json_output: Json = False,
+) -> None:
+    """Measure appends and proofs of a ledger on SQLite, in a folder beside the tables."""
+    import tempfile
+
+    from fusion.files import make_folder
+    from provenance import ledger_bench
+    from provenance.mark_bench import rows_as_json
+
+    make_folder(out)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        rows = ledger_bench.measure(Path(folder), ledger_bench.QUICK if quick else ledger_bench.Counts())
+    found = rows_as_json(rows)
+    _write("ledger", found, _as_markdown(found), out, json_output)
 
 
 @report_errors
