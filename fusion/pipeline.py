@@ -193,18 +193,23 @@ def complete(
 def sample(
     request: SampleRequest, home: Home, folder: Path, model: PortraitModel | None = None
 ) -> list[Sealed]:
-    """Draw people who don't exist and write them, sealed as wholly synthetic, as PNG files into `folder`."""
+    """Draw people who don't exist and write them, sealed as wholly synthetic, as PNG files into `folder`.
+
+    Who resembles a person of the portrait model's training set is drawn again.
+    """
     from facesets.portraits import PortraitModel
+    from fusion.strangers import Strangers
 
     model = model or PortraitModel.load()
+    strangers = Strangers(model)
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
     make_folder(folder)
     sealed = []
-    for number, nobody in enumerate(model.draw(seed, request.count)):
+    for number in range(request.count):
         watch = Stopwatch()
         with watch.stage("draw"):
-            rgb = model.render(nobody, size=request.size_px).rgb
-        job = _Job(what="sample", engine="portraits", models={"portraits": model.sha256}, label=request.label)
+            rgb = strangers.draw(seed, number, request.size_px)
+        job = _Job(what="sample", engine="portraits", models=strangers.models, label=request.label)
         output = folder / f"nobody_{seed}_{number:04d}.png"
         details = {"seed": seed, "number": number}
         sealed.append(_seal_and_release(rgb, job, home, _Output(Release(output), watch, details)))

@@ -68,7 +68,7 @@ LANDMARK = WeightSpec(
 IDENTITY = WeightSpec(
     name="identity",
     file="identity.safetensors",
-    sha256="0a76af3d6ded75ebda0ed6002cf0dbe5f2b8d3d70d324025f1a6c0ee7f95d7f6",
+    sha256="d1239d61377eceedc2c689cb52e8feaddb3f35dd7983f78fcb269b954bd73cda",
     licence="Apache-2.0",
     card="identity.md",
     input_size_px=(112, 112),
@@ -83,6 +83,18 @@ FACE_SHAPE = WeightSpec(
     sha256="e20252f658e73e45d603c43cffc2f6af77fd895d01eea3fc157feb9ca9095bcd",
     licence="Apache-2.0",
     card="face_shape.md",
+    input_size_px=(0, 0),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
+
+# The people that the portrait model learned from, as the identity network sees them (fusion/strangers.py); no network.
+PEOPLE = WeightSpec(
+    name="people",
+    file="people.safetensors",
+    sha256="2f84de54fa6d8407905ee1607396b663c62b58722666a637cd8698af462bcc02",
+    licence="Apache-2.0",
+    card="people.md",
     input_size_px=(0, 0),
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
@@ -112,7 +124,9 @@ STYLE = WeightSpec(
     std=(0.5, 0.5, 0.5),
 )
 
-REGISTRY: Mapping[str, WeightSpec] = {spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE)}
+REGISTRY: Mapping[str, WeightSpec] = {
+    spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE, PEOPLE)
+}
 
 
 def find_spec(name: str) -> WeightSpec:

@@ -7,7 +7,7 @@ regressed directions (expression, light, yaw), synthesises texture and shape, wa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,13 +29,12 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
-Embedder = Callable[[UInt8Array], FloatArray]
 Choice = TypeVar("Choice")
 
 WEIGHTS = Path(__file__).parent / "weights"
 STATISTICS_FILE, REFINER_FILE = "statistics.safetensors", "refiner.safetensors"
 RESTORE = "restore the file, or make a new one with `facsimile train sample`"
-SHRINK = 0.85
+SHRINK = 1.0  # of the drawn coefficients; 0.85 drew people who resemble each other and training people more
 MAX_REDRAWS = 100
 
 # Targets are in standard deviations of the training portraits' attributes; None leaves a nobody's own.
@@ -120,7 +119,12 @@ class PortraitModel:
         return [self.draw_one(seed, index) for index in range(n)]
 
     def draw_one(self, seed: int, index: int) -> Nobody:
-        """Identity `index` of a seed."""
+        """Identity `index` of a seed, told from training people by coefficients alone: the first candidate."""
+        return next(self.candidates(seed, index))
+
+    def candidates(self, seed: int, index: int) -> Iterator[Nobody]:
+        """Identities for one place, the same for the same seed: whoever can look at the picture takes the first
+        that resembles nobody. Raises FacesetError `faceset.copies` when they run out."""
         rng = np.random.default_rng([seed, index])
         num_texture = len(self.tensors["texture.scale"])
         num_drawn = self.mixture.means.shape[1] - len(self.tensors["shape.sd"])
@@ -130,7 +134,7 @@ class PortraitModel:
             texture[:num_drawn] = vector[:num_drawn]
             nobody = Nobody(seed, index, texture, vector[num_drawn:], redraws)
             if self.copy_cosine(nobody) < self.tensors["copy.threshold"][0]:
-                return nobody
+                yield nobody
         raise FacesetError(
             "faceset.copies", f"{MAX_REDRAWS} draws were all too close to training people", "change the seed"
         )

@@ -55,7 +55,9 @@ def train(
 
         train_landmark(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
     elif network is Network.IDENTITY:
-        from fusion.train.identity import IdentityRecipe, train_identity
+        from fusion.train.identity import train_identity
+        from fusion.train.identity_material import IdentityRecipe
+        from fusion.train.identity_people import write_people
         from fusion.weights import write_weights
 
         teacher = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
@@ -63,6 +65,8 @@ def train(
         net = train_identity(data, run, teacher, recipe=recipe, resume=resume)
         sha256 = write_weights(run / "identity.safetensors", net.state_dict())
         say(f"identity.safetensors sha256 {sha256}")
+        people = write_people(data, run / "people.safetensors", net, sha256)
+        say(f"people.safetensors sha256 {people}")
     elif network is Network.GENERATOR:
         from fusion.train.generator import GeneratorRecipe
         from fusion.train.generator import train as train_generator
