@@ -19,7 +19,7 @@ from provenance.home import Home
 from server import pages
 from server.headers import Outermost
 from server.limits import BodyGuard
-from server.logs import log
+from server.logs import configure, log
 from server.problems import Problem, add_handlers
 from server.routes import audit, checks, fusions, grants, operations, resolution, subjects
 from server.service import Service
@@ -28,7 +28,8 @@ from server.supervisor import workers_of
 
 
 def create_app(home: Home, settings: ServeSettings | None = None) -> FastAPI:
-    """The server over an open home."""
+    """The server over an open home. Logging is set up first: no line of it may repeat what was sent."""
+    configure()
     service = Service.over(home, settings or ServeSettings())
 
     @asynccontextmanager

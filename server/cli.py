@@ -13,6 +13,7 @@ from server.commands import (
     certificate,
     check,
     home,
+    keep,
     key,
     make,
     people,
@@ -42,7 +43,21 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for module in (home, make, check, recover, people, audit, sets, workshop, bench, serve, key, certificate):
+    for module in (
+        home,
+        make,
+        check,
+        recover,
+        people,
+        audit,
+        sets,
+        workshop,
+        bench,
+        serve,
+        key,
+        certificate,
+        keep,
+    ):
         module.add_to(app)
     return app
 

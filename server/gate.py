@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
@@ -102,6 +102,9 @@ async def _admit(
             )
         principal.require(scope)
     service.rates.count_request(principal.id if principal else f"address {address_of(request)}")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > service.settings.max_upload_bytes:
+        raise HTTPException(413, f"A body may have {service.settings.max_upload_bytes >> 20} MiB.")
     if room is not None:
         await _require_room(service, room)
     if (

@@ -1,8 +1,9 @@
 """Idempotency-Key: the same request twice is done once and answered twice; knows no route.
 
 A key belongs to a principal and to one request (`fingerprint`): the same again is answered as the first was, another
-body under the same key is an error, and while the first is at work the second is told so. A route that records
-something completes its key in that very transaction.
+body under the same key is an error, and while the first is at work the second is told so. A fusion completes its key
+in the very transaction that accepts it; other routes do so right after theirs, so a crash in between frees the key
+LOCK_S later though the thing was done.
 """
 
 from __future__ import annotations

@@ -281,7 +281,7 @@ class Queue:
             self._home.ledger.append(entry, conn)
 
 
-def _claim(worker: str, time: float, until: float) -> sa.ReturningUpdate[Any]:
+def _claim(worker: str, time: float, until: float) -> sa.Executable:
     """UPDATE … RETURNING of one row; on PostgreSQL rows that another worker is claiming are passed over."""
     lost = sa.and_(jobs.c.state == "running", jobs.c.lease_until < time)
     oldest = (

@@ -105,6 +105,14 @@ class GrantAnswer(Answer):
     text: str | None = Field(default=None, description="The sentences agreed to, at issue only.")
 
 
+class GrantDraft(Answer):
+    """What a person reads before they agree."""
+
+    text: str
+    text_sha256: str
+    language: str
+
+
 class GrantItem(Answer):
     id: str
     subject_id: str

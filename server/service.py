@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -20,13 +21,34 @@ from server.settings import ServeSettings
 from server.tables import ensure_tables
 
 if TYPE_CHECKING:
-    from detector.check import Checker
+    from detector.check import Checker, Report
     from fusion.swap import Perception
 
 T = TypeVar("T")
 
 UPLOAD_LIMITS: Limits = replace(LIMITS, apart_above_pixels=-1)
 """Every upload is decoded in a child process under limits of memory and time, whatever its size."""
+
+
+class RecentReports:
+    """The latest reports with what their pages draw (previews, heat maps), in memory; the oldest goes first."""
+
+    def __init__(self, size: int = 32) -> None:
+        self._size = size
+        self._reports: OrderedDict[str, Report] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, check_id: str, report: Report) -> None:
+        """Remember a report."""
+        with self._lock:
+            self._reports[check_id] = report
+            while len(self._reports) > self._size:
+                self._reports.popitem(last=False)
+
+    def find(self, check_id: str) -> Report | None:
+        """A report that is still there."""
+        with self._lock:
+            return self._reports.get(check_id)
 
 
 @dataclass
@@ -41,6 +63,7 @@ class Service:
     slots: Slots
     metrics: Metrics
     entry_codes: EntryCodes = field(default_factory=EntryCodes)
+    recent_reports: RecentReports = field(default_factory=RecentReports)
     draining: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _perception: Perception | None = None

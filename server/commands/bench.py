@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("fusion")(bench_fusion)
     group.command("mark")(bench_mark)
     group.command("ledger")(bench_ledger)
+    group.command("server")(bench_server)
     app.add_typer(group, name="bench")
 
 
@@ -107,6 +108,36 @@ def bench_fusion(
     engines = {name: known[name] for name in engine or sorted(known.keys() - UNTRAINED)}
     rows = [asdict(row) for row in evaluate.bench_engines(bench, engines, chosen)]
     _write("fusion", rows, _as_markdown(rows), out, json_output)
+
+
+@report_errors
+def bench_server(
+    out: Out = Path("bench/server"),
+    seconds: Annotated[float, typer.Option(min=1, help="Of each load.")] = 60.0,
+    kills: Annotated[int, typer.Option(min=0, help="How often server or worker is killed.")] = 50,
+    requests: Annotated[int, typer.Option(min=20, help="Of the memory run.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the kills.")] = 0,
+    quick: Quick = False,
+    json_output: Json = False,
+) -> None:
+    """Measure the server: checks per second at 1080p, overload, memory, kill -9 of server and worker."""
+    import tempfile
+
+    from server.bench_home import make_home
+    from server.bench_server import measure_checks, measure_kills, measure_memory, running
+
+    if quick:
+        seconds, kills, requests = 5.0, 2, 40
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "server.log"
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_home(Path(folder))
+        with running(made.home, made.key, workers=0, log=log) as server:
+            rows = measure_checks(server, made.picture_1080p, seconds)
+            rows += measure_memory(server, made.small_picture, requests)
+        if kills:
+            rows += measure_kills(made.home, made.key, made.people, kills, log, seed)
+    _write("server", rows, _as_markdown(rows), out, json_output)
 
 
 def _pictures(folder: Path) -> Iterator[UInt8Array]:

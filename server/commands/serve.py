@@ -35,23 +35,30 @@ def serve(
     tls_cert: Annotated[str | None, typer.Option(help="Certificate chain, PEM, to serve TLS itself.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="Its private key, PEM.")] = None,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes; 0: run elsewhere.")] = 1,
+    lease: Annotated[
+        float, typer.Option(min=1, help="Seconds after which the job of a silent worker is taken up.")
+    ] = 30.0,
+    requests_per_minute: Annotated[int, typer.Option(min=1, help="Of one key.")] = 600,
 ) -> None:
     """Serve the API and the page over this home."""
     import uvicorn
 
     from server.app import create_app
-    from server.logs import configure
     from server.production import require_production_grade
 
     tls = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
     url = base_url or f"{'https' if tls_cert else 'http'}://{host}:{port}"
     settings = ServeSettings(
-        base_url=url, allowed_hosts=_allowed_hosts(url), production=production, num_workers=workers
+        base_url=url,
+        allowed_hosts=_allowed_hosts(url),
+        production=production,
+        num_workers=workers,
+        lease_s=lease,
+        requests_per_minute=requests_per_minute,
     )
     with open_home() as home:
         if production:
             require_production_grade(home, settings, proxy=proxy, has_tls=tls_cert is not None)
-        configure()
         app = create_app(home, settings)
         if not production:
             _greet(app.state.service, url)

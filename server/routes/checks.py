@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, File, Path, Response, UploadFile
+from fastapi import APIRouter, File, Path, Query, Response, UploadFile
+from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
 
+from provenance import __version__
 from provenance.errors import InputError
 from server.gate import Caller, GatedRoute, Serving, declare
+from server.headers import self_contained
 from server.idempotency import IdempotencyKey, attempt, fingerprint
+from server.language import translator
 from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
+from server.report import Issue, render_html
 from server.schemas import CheckAnswer, CheckItem, CheckPage
 from server.service import Service
 from server.tables import checks, now
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1/checks", tags=["checks"], route_class=GatedRoute)
 
 CheckId = Annotated[str, Path(pattern=r"^check-[0-9a-f]{20}$")]
+Language = Annotated[Literal["en", "zh"], Query(description="Of the report.")]
 Upload = Annotated[UploadFile, File(description="One picture: JPEG, PNG or WebP.")]
 
 
@@ -95,6 +103,47 @@ def download_report(check_id: CheckId, service: Serving, caller: Caller) -> Resp
     return attachment(body, "application/json", f"{check_id}.json")
 
 
+@router.get(
+    "/{check_id}/report.html",
+    operation_id="showCheckReport",
+    response_class=HTMLResponse,
+    **declare("checks:read", 404, 410, 422),
+)
+def show_report(check_id: CheckId, service: Serving, caller: Caller, lang: Language = "en") -> Response:
+    """The report as one page without scripts. 410 when the server no longer holds what it is drawn from."""
+    report, issue = _recent(check_id, caller.id, service)
+    return self_contained(render_html([report], translator(lang), issue=issue))
+
+
+@router.get(
+    "/{check_id}/report.pdf",
+    operation_id="downloadCheckReportPdf",
+    response_class=Response,
+    **declare("checks:read", 404, 410, 422, room="slots"),
+)
+async def download_pdf(
+    check_id: CheckId, service: Serving, caller: Caller, lang: Language = "en"
+) -> Response:
+    """The report as PDF. 410 when the server no longer holds what it is drawn from."""
+    from server.report_pdf import render_pdf
+
+    report, issue = await run_in_threadpool(_recent, check_id, caller.id, service)
+    body = await service.work(lambda: render_pdf([report], translator(lang), issue=issue))
+    return attachment(body, "application/pdf", f"{check_id}.pdf")
+
+
+def _recent(check_id: str, principal: str, service: Service) -> tuple[Report, Issue]:
+    row = _find(check_id, principal, service)
+    report = service.recent_reports.find(check_id)
+    if report is None:
+        raise InputError(
+            "check.report_gone",
+            "The server keeps the pictures of a report only for its latest checks.",
+            "Check the file again, or take report.json.",
+        )
+    return report, Issue(service.home.organisation, __version__, datetime.fromtimestamp(row.created_at, UTC))
+
+
 def attachment(body: bytes, mime: str, name: str) -> Response:
     """A file to download; `name` is one of ours."""
     return Response(body, media_type=mime, headers={"Content-Disposition": f'attachment; filename="{name}"'})
@@ -113,6 +162,7 @@ def store_report(report: Report, principal: str, service: Service) -> CheckAnswe
     with service.home.database.write(ledger=False) as conn:
         row["created_at"] = now(conn)
         conn.execute(sa.insert(checks), row)
+    service.recent_reports.keep(check_id, report)
     return CheckAnswer(id=check_id, created=stamp(row["created_at"]), verdict=row["verdict"], report=payload)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
@@ -12,12 +11,15 @@ from starlette.concurrency import run_in_threadpool
 
 from provenance import grants
 from provenance.grants import StoredGrant
-from provenance.records import GrantTerms
+from provenance.notices import consent_text
+from provenance.receipts import write_receipt
+from provenance.records import Embedder, GrantTerms
 from server.gate import Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
 from server.paging import Cursor, Limit, cursor_of, read_cursor
+from server.routes.checks import attachment
 from server.routes.subjects import embedder
-from server.schemas import GrantAnswer, GrantItem, GrantPage, Recorded
+from server.schemas import GrantAnswer, GrantDraft, GrantItem, GrantPage, Recorded
 from server.service import Service
 
 router = APIRouter(prefix="/v1/grants", tags=["consent"], route_class=GatedRoute)
@@ -44,6 +46,20 @@ class GrantOrder(BaseModel):
     evidence: str = Field(
         min_length=1, max_length=1000, pattern=r"\S", description="Where the consent is kept."
     )
+    language: Literal["en", "zh"] = Field(default="en", description="Of the text that the person reads.")
+
+    def terms(self, embedder: Embedder) -> tuple[GrantTerms, str]:
+        """The terms as they are signed, and the text that they stand for."""
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in self}
+        fields: dict[str, Any] = {
+            **{name: value for name, value in given.items() if name not in ("until", "language")},
+            "not_before": datetime.now(UTC),
+            "expires": datetime.combine(self.until, datetime.max.time(), UTC).replace(microsecond=0),
+            "embedder": embedder,
+            "consent_text_language": self.language,
+        }
+        text = consent_text(GrantTerms.make(consent_text_sha256="0" * 64, **fields))
+        return GrantTerms.make(consent_text_sha256=text.sha256, **fields), text.text
 
 
 class Withdrawal(BaseModel):
@@ -74,17 +90,22 @@ async def issue_grant(
 
 
 def _issue(order: GrantOrder, tried: Attempt, service: Service) -> Response:
-    fields: dict[str, Any] = {
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in order if name != "until"},
-        "not_before": datetime.now(UTC),
-        "expires": datetime.combine(order.until, datetime.max.time(), UTC).replace(microsecond=0),
-        "embedder": embedder(),
-        "consent_text_language": "en",
-    }
-    text = grants.grant_text(GrantTerms.make(consent_text_sha256="0" * 64, **fields))
-    terms = GrantTerms.make(consent_text_sha256=hashlib.sha256(text.encode()).hexdigest(), **fields)
+    terms, text = order.terms(embedder())
     stored = grants.issue(service.home, terms)
     return tried.answer(201, _answer(stored, service, text), f"/v1/grants/{stored.id}")
+
+
+@router.post(
+    "/drafts",
+    operation_id="draftGrant",
+    response_model=GrantDraft,
+    max_body_size=1 << 18,
+    **declare("grants:write", 422),
+)
+def draft_grant(order: GrantOrder, caller: Caller) -> GrantDraft:
+    """The text that a person is to read before they agree; issues nothing."""
+    terms, text = order.terms(embedder())
+    return GrantDraft(text=text, text_sha256=terms.consent_text_sha256, language=order.language)
 
 
 @router.get("", operation_id="listGrants", response_model=GrantPage, **declare("grants:read", 422))
@@ -113,6 +134,19 @@ def list_grants(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cur
 def read_grant(grant_id: GrantId, service: Serving, caller: Caller) -> GrantAnswer:
     """One grant's terms, its signature verified."""
     return _answer(grants.find_grant(service.home, grant_id), service, None)
+
+
+@router.get(
+    "/{grant_id}/receipt",
+    operation_id="downloadReceipt",
+    response_class=Response,
+    **declare("grants:read", 404, 422),
+)
+def download_receipt(grant_id: GrantId, service: Serving, caller: Caller) -> Response:
+    """The person's receipt as of now (ISO/IEC TS 27560 fields), signed: a compact JWS."""
+    return attachment(
+        write_receipt(service.home, grant_id).encode(), "application/jose", f"{grant_id}.receipt.jws"
+    )
 
 
 @router.post(

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from provenance import statuslist
 from provenance.errors import FacsimileError, InputError
 from server.auth import SCOPES
 from server.gate import PUBLIC, Caller, GatedRoute, Serving, declare
@@ -55,6 +56,12 @@ def read_metrics(service: Serving) -> Response:
     size = service.home.ledger.tree_head().size
     service.metrics.set_gauges(service.queue.count_by_state(), slots, service.queue.count_workers(), size)
     return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+@router.get("/v1/status-list", operation_id="downloadStatusList", response_class=Response, **declare(PUBLIC))
+def download_status_list(service: Serving) -> Response:
+    """Which grants are withdrawn, for anybody: a Token Status List, signed, without a name in it."""
+    return Response(statuslist.publish(service.home), media_type="application/statuslist+jwt")
 
 
 @router.get("/v1/me", operation_id="readMe", response_model=Whoami, **declare("me:read"))

@@ -1,0 +1,174 @@
+"""What one client may take: hostile files, slow bytes, floods, foreign hosts, over real sockets."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from conftest import Studio
+from hostile import ACCEPTED, HOSTILE
+from serving import FAST, Served, serve
+
+from provenance.home import Home
+from server import limits
+from server.problems import STATUS_OF_CODE
+
+MAX_SECONDS, MAX_GROWTH_MB = (
+    25.0,
+    700.0,
+)  # of one hostile file: wall clock on a busy machine; peak of this process
+
+
+@pytest.fixture(scope="module")
+def served(studio: Studio) -> Iterator[Served]:
+    with Home.open(studio.home_path) as home, serve(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[httpx.Client]:
+    with served.client("verifier") as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_hostile_files_get_their_status_within_ceilings(client: httpx.Client, name: str) -> None:
+    make, code = HOSTILE[name]
+    data = make()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    answer = client.post("/v1/checks", files={"file": ("picture.png", data, "image/png")})
+    body = answer.json()
+    assert (body["code"], answer.status_code) == (code, STATUS_OF_CODE.get(code, 422))
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert time.perf_counter() - began < MAX_SECONDS
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MAX_GROWTH_MB
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg_zip_polyglot", "png_text_bomb", "jpeg_exif_loop", "webp_lossless_alpha"]
+)
+def test_odd_but_honest_files_are_checked(client: httpx.Client, name: str) -> None:
+    answer = client.post("/v1/checks", files={"file": ("picture", ACCEPTED[name][0]())})
+    assert (answer.status_code, answer.json()["verdict"]) == (201, "no_evidence"), answer.text
+
+
+def test_nothing_of_an_upload_is_written_outside_the_store(
+    served: Served, client: httpx.Client, tmp_path: Path
+) -> None:
+    before = {path for path in served.service.home.path.rglob("*") if "ledger.db" not in path.name}
+    for name in ("../../../../tmp/evil", "/etc/evil", "..\\evil", "a\0b", "%2e%2e%2fevil"):
+        client.post("/v1/checks", files={"file": (name, b"not a picture")})
+    for path in (
+        "/v1/checks/..%2f..%2fkeys",
+        "/v1/fusions/../../keys/leaf.key.pem",
+        "/static/..%2f..%2fserver/auth.py",
+    ):
+        assert client.get(path).status_code in (404, 422)
+    assert {path for path in served.service.home.path.rglob("*") if "ledger.db" not in path.name} == before
+    assert not Path("/tmp/evil").exists()
+
+
+def test_a_foreign_host_header_is_refused(served: Served) -> None:
+    with httpx.Client(base_url=served.url, headers={"Host": "evil.example"}) as rebound:
+        assert rebound.get("/healthz").status_code == 400
+
+
+def test_security_headers_are_on_every_answer(served: Served) -> None:
+    with served.client() as nobody:
+        for path in ("/healthz", "/nothing", "/v1/me", "/problems/media.format", "/v1/openapi.json"):
+            headers = nobody.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert "unsafe-inline" not in headers["content-security-policy"]
+            assert "server" not in headers
+            assert headers["cache-control"] == "no-store"
+
+
+def raw(served: Served, data: bytes, wait_s: float = 5.0) -> bytes:
+    """What comes back for these bytes, until the server closes or time is up."""
+    host, port = served.url.removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=wait_s) as connection:
+        connection.sendall(data)
+        try:
+            while piece := connection.recv(65536):
+                answer += piece
+        except TimeoutError:
+            pass
+        except ConnectionResetError:
+            answer += b"<reset>"
+    return answer
+
+
+def head(served: Served, role: str, length: int, *extra: str) -> bytes:
+    """The head of a check's request whose body does not follow."""
+    lines = [
+        "POST /v1/checks HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {served.keys[role]}",
+        "Content-Type: multipart/form-data; boundary=x", f"Content-Length: {length}", *extra,
+    ]  # fmt: skip
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def test_who_is_refused_is_told_before_the_body_is_read(served: Served) -> None:
+    began = time.perf_counter()
+    assert raw(served, head(served, "auditor", 5_000_000), 3.0).startswith(b"HTTP/1.1 403")
+    assert raw(served, head(served, "verifier", 500_000_000), 3.0).startswith(b"HTTP/1.1 413")
+    assert time.perf_counter() - began < 20
+
+
+def test_headers_without_end_and_headers_without_measure(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HEADERS_WITHIN_S", 0.5)
+    began = time.perf_counter()
+    raw(served, b"GET /healthz HTTP/1.1\r\nX-Slow: ", 10.0)
+    assert time.perf_counter() - began < 8
+    endless = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X-Fill: " + b"a" * 80_000
+    assert raw(served, endless).startswith((b"HTTP/1.1 431", b"<reset>"))
+    assert raw(served, b"\0\x01\x02 nonsense\r\n\r\n").startswith((b"HTTP/1.1 400", b"<reset>"))
+    with served.client() as fine:
+        assert fine.get("/healthz").status_code == 200
+
+
+def test_a_body_that_trickles_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_GRACE_S", 0.5)
+    answer = raw(served, head(served, "verifier", 1000) + b"--x", 8.0)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"request.too_slow" in answer
+
+
+def test_two_hundred_slow_clients_do_not_keep_others_out(served: Served) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port))) for _ in range(200)]
+    try:
+        for each in slow:
+            each.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+        with served.client() as fine:
+            assert fine.get("/healthz").status_code == 200
+    finally:
+        for each in slow:
+            each.close()
+
+
+def test_floods_get_429_and_a_full_house_503(studio: Studio) -> None:
+    tight = replace(FAST, requests_per_minute=5, check_slots=1, waiting_slots=0)
+    with (
+        Home.open(studio.home_path) as home,
+        serve(home, tight) as running,
+        running.client("verifier") as one,
+    ):
+        busy = one.post("/v1/checks", files={"file": ("p", b"x")})
+        assert (busy.status_code, busy.json()["code"]) == (503, "request.busy")
+        assert int(busy.headers["retry-after"]) >= 1
+        statuses = [one.get("/v1/me") for _ in range(6)]
+        assert [each.status_code for each in statuses] == [200] * 4 + [429] * 2
+        assert 1 <= int(statuses[-1].headers["retry-after"]) <= 60
+        with running.client("auditor") as other:
+            assert other.get("/v1/me").status_code == 200
