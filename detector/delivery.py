@@ -18,7 +18,8 @@ Rng = np.random.Generator
 @dataclass(frozen=True)
 class Delivery:
     """jpeg and webp: quality or 0 for none; resize: factor of the side; blur: sigma in px; noise: grey levels;
-    gain, offset, gamma: tone; seed: of the noise; jpeg_first: quality of an earlier save, or 0."""
+    gain, offset, gamma: tone; seed: of the noise; jpeg_first: quality of an earlier save, or 0; crop: share cut off
+    at left and top (0.7 of it each), done by the caller."""
 
     jpeg: int = 0
     webp: int = 0
@@ -30,6 +31,7 @@ class Delivery:
     gamma: float = 1.0
     seed: int = 0
     jpeg_first: int = 0
+    crop: float = 0.0
 
 
 def draw_delivery(rng: Rng, hardness: float) -> Delivery:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from detector.crop import cut, face_window, reduce_square
 from fusion import align, mask, mesh
 from fusion.face import FloatArray, UInt8Array
-from fusion.swap import Engine
+from fusion.swap import ENGINES, UNTRAINED, Engine
 from fusion.warp import WarpOptions
 from provenance.errors import FaceError
 
@@ -30,6 +30,11 @@ STORED_PX: Final = 320
 IDENTITY_PASS: Final = "identity_pass"
 """Name of an engine's pass with the source = the target: resampled and pasted, but not swapped; label real."""
 SHARD: Final = 64
+
+
+def trained_engines() -> dict[str, Engine]:
+    """Every engine of `fusion.swap.ENGINES` whose weights ship, by name."""
+    return {name: engine for name, engine in ENGINES.items() if name not in UNTRAINED}
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,12 +27,12 @@ from detector.crop import reduce_square
 from detector.delivery import Delivery, deliver
 from detector.losses import LossWeights, detector_loss
 from detector.model import SIZES, EvidenceNet
-from detector.pairs import IDENTITY_PASS, Person, StoredPairs, write_shards
+from detector.pairs import IDENTITY_PASS, Person, StoredPairs, trained_engines, write_shards
+from detector.weights import load_pretrained
 from fusion.face import UInt8Array
-from fusion.swap import ENGINES
 from fusion.train.portraitset import read_portraits
 from fusion.weights import write_weights
-from provenance.errors import InputError
+from provenance.errors import InputError, UsageError
 
 Report = Callable[[str], None]
 REPORT_EVERY_S = 240.0
@@ -56,6 +56,14 @@ class DetectorRecipe:
     mask_first: float = 0.25
     hardest_at: float = 0.6
 
+    @classmethod
+    def of_size(cls, size: str, device: str) -> DetectorRecipe:
+        """The recipe of a size; on an accelerator batches are ten times as large. UsageError `train.size`."""
+        if size not in SIZES:
+            known = ", ".join(SIZES)
+            raise UsageError("train.size", f"the detector has no size {size!r}", f"Use one of: {known}.")
+        return cls(size=size) if device == "cpu" else cls(size=size, pairs_per_batch=128, pairs=20480)
+
 
 def make_pairs(
     data: Path, folder: Path, split: str, count: int, seed: int = 1, report: Report = print
@@ -66,7 +74,7 @@ def make_pairs(
         name: Person(name, portraits.pictures[i], np.ascontiguousarray(portraits.points[i, :, :2]))
         for i, name in enumerate(portraits.names)
     }
-    for done in write_shards(people, dict(ENGINES), folder, count, seed):
+    for done in write_shards(people, trained_engines(), folder, count, seed):
         report(f"{split}: {done} of {count} pairs")
 
 
@@ -81,11 +89,13 @@ def train(
     resume: bool = False,
     seed: int = 0,
     recipe: DetectorRecipe | None = None,
+    pretrained: tuple[Path, str] | None = None,
     report: Report = print,
 ) -> Path:
     """Train for `minutes` (all slices together) or `steps` (if not 0); path of `run`/detector.safetensors.
 
-    Pairs are made first where they are missing; an engine registered later is used from the next new shard on.
+    Pairs are made first where they are missing. `pretrained` is a local safetensors file of the backbone and its
+    sha256; WeightsError of `detector.weights.load_pretrained`.
     """
     recipe = recipe or DetectorRecipe()
     torch.set_num_threads(threads)
@@ -94,6 +104,9 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     train_pairs, held_out = _open_pairs(data, run, recipe, report)
     learner = Learner(recipe, device)
+    if pretrained is not None:
+        load_pretrained(learner.net.backbone, *pretrained)
+        learner.average.module.load_state_dict(learner.net.state_dict())
     if resume and (run / "checkpoint.pt").exists():
         learner.load(run / "checkpoint.pt")
     rng = np.random.default_rng((seed, learner.step))

@@ -14,7 +14,15 @@ import safetensors.torch
 from torch import nn
 
 from detector.model import SIZES, EvidenceNet, NetConfig
-from fusion.weights import RETRAIN, WeightSpec, file_sha256, load_weights, verify_file
+from fusion.weights import (
+    RETRAIN,
+    WeightSpec,
+    file_sha256,
+    load_tensors,
+    load_weights,
+    verify_file,
+    write_weights,
+)
 from provenance.errors import WeightsError
 
 WEIGHTS_FOLDER: Final = Path(__file__).resolve().parent / "weights"
@@ -106,3 +114,13 @@ def _name_in_backbone(name: str, wanted: set[str]) -> str:
 
 def _misfits(shape: tuple[int, ...], tensor: Any) -> bool:
     return tensor is None or tuple(tensor.shape) != tuple(shape)
+
+
+def write_calibrated(spec: WeightSpec, folder: Path, out: Path, calibration: dict[str, Any]) -> str:
+    """Copy a verified file to `out` with `calibration` in its header; the copy's sha256 hex.
+
+    StoreError where `out` cannot be written; WeightsError as `read_note`.
+    """
+    note = read_note(spec, folder) | {"calibration": calibration}
+    tensors = load_tensors(spec, folder)
+    return write_weights(out, tensors, {key: json.dumps(value) for key, value in note.items()})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server.commands.detector import bench_detector
 from server.console import Json, emit, report_errors, say
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("mark")(bench_mark)
     group.command("ledger")(bench_ledger)
     group.command("server")(bench_server)
+    group.command("detector")(bench_detector)
     app.add_typer(group, name="bench")
 
 
@@ -57,7 +59,7 @@ def bench_mark(
             *mark_bench.measure_1080p(pictures[:10], key, seed),
             *mark_bench.measure_false_alarms(pictures, 2000, seed),
         ]
-    _write("mark", mark_bench.rows_as_json(rows), mark_bench.rows_as_markdown(rows), out, json_output)
+    write_suite("mark", mark_bench.rows_as_json(rows), mark_bench.rows_as_markdown(rows), out, json_output)
 
 
 @report_errors
@@ -77,7 +79,7 @@ def bench_ledger(
     with tempfile.TemporaryDirectory(dir=out) as folder:
         rows = ledger_bench.measure(Path(folder), ledger_bench.QUICK if quick else ledger_bench.Counts())
     found = rows_as_json(rows)
-    _write("ledger", found, _as_markdown(found), out, json_output)
+    write_suite("ledger", found, as_markdown(found), out, json_output)
 
 
 @report_errors
@@ -107,7 +109,7 @@ def bench_fusion(
     known = {**ENGINES, "paste": evaluate.paste_face}
     engines = {name: known[name] for name in engine or sorted(known.keys() - UNTRAINED)}
     rows = [asdict(row) for row in evaluate.bench_engines(bench, engines, chosen)]
-    _write("fusion", rows, _as_markdown(rows), out, json_output)
+    write_suite("fusion", rows, as_markdown(rows), out, json_output)
 
 
 @report_errors
@@ -137,7 +139,7 @@ def bench_server(
             rows += measure_memory(server, made.small_picture, requests)
         if kills:
             rows += measure_kills(made.home, made.key, made.people, kills, log, seed)
-    _write("server", rows, _as_markdown(rows), out, json_output)
+    write_suite("server", rows, as_markdown(rows), out, json_output)
 
 
 def _pictures(folder: Path) -> Iterator[UInt8Array]:
@@ -216,7 +218,7 @@ def _face_at(points_px: FloatArray) -> Face:
     return Face(box_xyxy.astype(np.float32), points_px, 1.0)
 
 
-def _as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """One line a row: case, metric, value with its interval, unit, n."""
     lines = ["| case | metric | value | 95 % | unit | n |", "|---|---|---|---|---|---|"]
     for row in rows:
@@ -227,7 +229,16 @@ def _as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write(suite: str, rows: Sequence[dict[str, Any]], markdown: str, out: Path, json_output: bool) -> None:
+def write_suite(
+    suite: str,
+    rows: Sequence[dict[str, Any]],
+    markdown: str,
+    out: Path,
+    json_output: bool,
+    device: str = "cpu",
+) -> None:
+    """bench.json and bench.md of one suite in `out`; the same rows on stdout."""
+    from detector.weights import DETECTOR
     from fusion.files import make_folder, write_file_atomically
     from fusion.weights import REGISTRY
     from provenance import __version__
@@ -235,9 +246,9 @@ def _write(suite: str, rows: Sequence[dict[str, Any]], markdown: str, out: Path,
     payload = {
         "suite": suite,
         "version": __version__,
-        "device": "cpu",
+        "device": device,
         "rows": list(rows),
-        "models": {spec.name: spec.sha256 for spec in REGISTRY.values()},
+        "models": {spec.name: spec.sha256 for spec in (*REGISTRY.values(), DETECTOR)},
     }
     make_folder(out)
     write_file_atomically(out / "bench.json", json.dumps(payload, indent=2).encode())

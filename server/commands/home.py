@@ -90,13 +90,15 @@ def _device() -> str:
 
 
 def _weights() -> list[dict[str, str]]:
-    from fusion.weights import REGISTRY, verify_file
+    from detector import weights as detector_weights
+    from fusion.weights import REGISTRY, WEIGHTS_FOLDER, verify_file
     from provenance.errors import WeightsError
 
     rows = []
-    for spec in REGISTRY.values():
+    shipped = [(spec, WEIGHTS_FOLDER) for spec in REGISTRY.values()]
+    for spec, folder in [*shipped, (detector_weights.DETECTOR, detector_weights.WEIGHTS_FOLDER)]:
         try:
-            verify_file(spec)
+            verify_file(spec, folder)
             state = "sound"
         except WeightsError as error:
             state = f"{error.code}: {error.cause}"

@@ -20,6 +20,7 @@ class Network(StrEnum):
     IDENTITY = "identity"
     SAMPLE = "sample"
     GENERATOR = "generator"
+    DETECTOR = "detector"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,7 +43,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     engine: Annotated[str, typer.Option(help="generator: hybrid or style.")] = "hybrid",
     pairs: Annotated[int, typer.Option(min=0, help="generator: training pairs made first, once.")] = 4096,
-    device: Annotated[str, typer.Option(help="generator: cpu, or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="generator and detector: cpu, or cuda:N.")] = "cpu",
+    size: Annotated[str, typer.Option(help="detector: narrow, resnet18d, convnext.")] = "narrow",
+    pretrained: Annotated[
+        Path | None, typer.Option(help="detector: your own backbone weights, for convnext.")
+    ] = None,
+    pretrained_sha256: Annotated[str, typer.Option(help="detector: the sha256 you expect of them.")] = "",
 ) -> None:
     """Train a network by its recipe; weights land in the run's folder with their sha256."""
     run = out / network.value
@@ -73,6 +79,21 @@ def train(
 
         recipe_of_generator = GeneratorRecipe(engine, minutes, threads=threads, device=device)
         train_generator(data, run, recipe_of_generator, pairs=pairs, resume=resume, report=say)
+    elif network is Network.DETECTOR:
+        from detector.train import DetectorRecipe
+        from detector.train import train as train_detector
+
+        train_detector(
+            data,
+            run,
+            minutes=minutes,
+            threads=threads,
+            device=device,
+            resume=resume,
+            recipe=DetectorRecipe.of_size(size, device),
+            pretrained=None if pretrained is None else (pretrained, pretrained_sha256),
+            report=say,
+        )
     else:
         from facesets.train_sample import train as train_sample
 
@@ -82,12 +103,13 @@ def train(
 @report_errors
 def list_models(json_output: Json = False) -> None:
     """List the networks that ship and those you added."""
+    from detector.weights import DETECTOR
     from fusion.guests import list_guests
     from fusion.weights import REGISTRY
 
     rows = [
         {"name": spec.name, "origin": "ours", "licence": spec.licence, "sha256": spec.sha256}
-        for spec in REGISTRY.values()
+        for spec in (*REGISTRY.values(), DETECTOR)
     ]
     for guest in list_guests(read_settings().home / "models"):
         rows += [

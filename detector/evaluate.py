@@ -1,0 +1,244 @@
+"""The report card: rows and sweeps from samples, each with n and a 95 % interval clustered by identity; scores nothing.
+
+Figures hold for portraits of people who do not exist, swapped by this suite. Foreign sets come through
+detector.deepfakebench and stand in a table of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from detector import statistics
+from detector.blend import FAMILIES, HELD_OUT_FAMILY
+from detector.cases import CLEAN, DELIVERIES, Q60_R75, SWEEPS, UNSEEN_ENGINE
+from detector.pairs import HELD_OUT_SETTINGS, IDENTITY_PASS
+from detector.samples import Sample, pick
+from detector.score import Calibration
+
+CONCLUSIVE: Final = frozenset({"none found", "weak", "moderate", "strong"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number; ci95 clustered by identity, None where it is not defined."""
+
+    case: str
+    metric: str
+    value: float
+    unit: str
+    n: int
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a row is held against: at least (`floor`) or at most."""
+
+    case: str
+    metric: str
+    limit: float
+    floor: bool
+
+
+BARS: Final = (
+    Bar("own_clean", "auc_frame", 0.97, True),
+    Bar("own_q60_r75", "auc_frame", 0.92, True),
+    Bar(f"leave_{UNSEEN_ENGINE}", "auc_frame", 0.85, True),
+    Bar(f"leave_{HELD_OUT_FAMILY}", "auc_frame", 0.85, True),
+    Bar("identity_pass", "fpr_shipped", 0.01, False),
+    Bar("reals_all", "fpr_shipped", 0.01, False),
+    Bar("own_clean", "mask_iou", 0.6, True),
+    Bar("own_all", "ece", 0.05, False),
+    Bar("all", "consistency", 0.95, True),
+    Bar("all", "ms_face", 60.0, False),
+)
+
+
+def report_card(samples: Sequence[Sample], calibration: Calibration) -> list[Row]:
+    """Every row that the samples allow; cases as in docs/detector.md."""
+    card = _Card(samples, calibration)
+    rows = [*card.detection(), *card.false_alarms(), *card.calibration_rows(), *card.masks()]
+    rows += [*card.groups(), card.consistency(), *card.speed()]
+    return [row for row in rows if row.n]
+
+
+class _Card:
+    """Samples with their calibrated logits."""
+
+    def __init__(self, samples: Sequence[Sample], calibration: Calibration) -> None:
+        self.samples, self.calibration = samples, calibration
+
+    def detection(self) -> Iterator[Row]:
+        """Ranking of altered pictures against the untouched ones of the same delivery."""
+        own_engines = sorted({s.kind for s in self.samples if s.kind.startswith("own_")})
+        for delivery, case in ((CLEAN, "own_clean"), (Q60_R75, "own_q60_r75")):
+            yield from self._ranked(case, ("own_",), delivery)
+            yield from self._ranked(f"shipped_setting_{delivery}", ("default_",), delivery)
+            for kind in own_engines if len(own_engines) > 1 else []:
+                yield from self._ranked(f"{kind}_{delivery}", (kind,), delivery)
+        suffixes = ((CLEAN, ""), (Q60_R75, f"_{Q60_R75}"))
+        for delivery, suffix in suffixes:
+            yield from self._ranked(f"leave_{UNSEEN_ENGINE}{suffix}", (f"engine_{UNSEEN_ENGINE}",), delivery)
+            for name in HELD_OUT_SETTINGS:
+                yield from self._ranked(f"leave_{name}{suffix}", (f"setting_{name}",), delivery)
+            yield from self._ranked(f"leave_{HELD_OUT_FAMILY}{suffix}", (f"sbi_{HELD_OUT_FAMILY}",), delivery)
+            for name in FAMILIES:
+                yield from self._ranked(f"sbi_{name}{suffix}", (f"sbi_{name}",), delivery)
+        for name in (*DELIVERIES, *SWEEPS):
+            rows = list(self._ranked(f"own/{name}", ("own_",), name))
+            yield from (row for row in rows if row.metric in ("auc_frame", "tpr_shipped"))
+
+    def _ranked(self, case: str, kinds: tuple[str, ...], delivery: str) -> Iterator[Row]:
+        chosen = pick(self.samples, ("real", *kinds), (delivery,))
+        raw = np.array([s.raw for s in chosen], np.float64)
+        label = np.array([s.altered for s in chosen], np.float64)
+        if not 0 < label.sum() < len(label):
+            return
+        shipped = self.calibration.strong
+        figures: dict[str, Callable[[statistics.Array, statistics.Array], float]] = {
+            "auc_frame": statistics.auc,
+            "eer": statistics.equal_error_rate,
+            "tpr_at_fpr1": lambda s, y: statistics.hit_rate_at(s, y, 0.01),
+            "tpr_shipped": lambda s, y: float((self._logits(s)[y > 0.5] >= shipped).mean()),
+        }
+        for metric, figure in figures.items():
+            yield self._row(case, metric, chosen, statistics.on(figure, raw, label))
+
+    def false_alarms(self) -> Iterator[Row]:
+        """Share of untouched faces at or above the shipped threshold, and of those not called `none found`."""
+        within = tuple(DELIVERIES)
+        for case, kind, deliveries in (
+            (IDENTITY_PASS, IDENTITY_PASS, within),
+            ("reals_all", "real", within),
+            *((f"reals_{name}", "real", (name,)) for name in (*DELIVERIES, *SWEEPS)),
+        ):
+            chosen = pick(self.samples, kind, deliveries)
+            yield from self._alarms(case, chosen)
+
+    def _alarms(self, case: str, chosen: list[Sample]) -> Iterator[Row]:
+        logit = self._logits(np.array([s.raw for s in chosen], np.float64))
+        yield self._row(case, "fpr_shipped", chosen, _mean_of(logit >= self.calibration.strong))
+        if case in (IDENTITY_PASS, "reals_all"):
+            for name, limit in (
+                ("fpr_moderate", self.calibration.moderate),
+                ("fpr_weak", self.calibration.weak),
+            ):
+                yield self._row(case, name, chosen, _mean_of(logit >= limit))
+
+    def calibration_rows(self) -> Iterator[Row]:
+        """ECE and Brier of the calibrated score, own swaps and as many untouched faces; share of each band."""
+        within = tuple(DELIVERIES)
+        chosen = pick(self.samples, ("real", "own_"), within)
+        label = np.array([s.altered for s in chosen], np.float64)
+        chance = 1 / (1 + np.exp(-self._logits(np.array([s.raw for s in chosen], np.float64))))
+        if chosen and 0 < label.mean() < 1:
+            yield self._row(
+                "own_all", "ece", chosen, statistics.on(statistics.expected_calibration_error, chance, label)
+            )
+            yield self._row("own_all", "brier", chosen, statistics.on(statistics.brier, chance, label))
+        for case, kinds in (("reals_all", "real"), ("own_all", "own_")):
+            part = pick(self.samples, kinds, within)
+            bands = np.array([self.calibration.band(self.calibration.logit(s.raw)) for s in part])
+            for band in ("none found", "inconclusive", "weak", "moderate", "strong"):
+                name = "band_" + band.replace(" ", "_")
+                yield self._row(case, name, part, _mean_of(bands == band))
+
+    def masks(self) -> Iterator[Row]:
+        for case, kinds, delivery in (
+            ("own_clean", "own_", CLEAN),
+            ("own_q60_r75", "own_", Q60_R75),
+            (f"leave_{UNSEEN_ENGINE}", "engine_", CLEAN),
+            ("sbi_clean", "sbi_", CLEAN),
+        ):
+            chosen = pick(self.samples, kinds, (delivery,))
+            iou = np.array([s.iou for s in chosen], np.float64)
+            yield self._row(case, "mask_iou", chosen, _mean_of(iou))
+
+    def groups(self) -> Iterator[Row]:
+        """False alarms and detection per labelled group; labels are folder names of the source."""
+        within = tuple(DELIVERIES)
+        for group in sorted({s.group for s in self.samples if s.group}):
+            members = [s for s in self.samples if s.group == group]
+            chosen = pick(members, "real", within)
+            logit = self._logits(np.array([s.raw for s in chosen], np.float64))
+            for name, limit in (
+                ("fpr_shipped", self.calibration.strong),
+                ("fpr_weak", self.calibration.weak),
+            ):
+                yield self._row(f"group_{group}", name, chosen, _mean_of(logit >= limit))
+            both = pick(members, ("real", "own_"), within)
+            raw, label = np.array([s.raw for s in both]), np.array([s.altered for s in both], np.float64)
+            if both and 0 < label.mean() < 1:
+                yield self._row(
+                    f"group_{group}", "auc_frame", both, statistics.on(statistics.auc, raw, label)
+                )
+
+    def consistency(self) -> Row:
+        """Share of delivery variants that stay in their picture's band or read inconclusive."""
+        kept = consistent(pick(self.samples, ("real", "own_"), tuple(DELIVERIES)), self.calibration)
+        chosen = [sample for sample, _ in kept]
+        held = np.array([ok for _, ok in kept], np.float64)
+        return self._row("all", "consistency", chosen, _mean_of(held))
+
+    def speed(self) -> Iterator[Row]:
+        chosen = [s for s in self.samples if s.delivery == CLEAN]
+        for name, spent in (("ms_face", [s.ms for s in chosen]), ("cpu_ms_face", [s.cpu_ms for s in chosen])):
+            median = np.array(spent, np.float64)
+            yield self._row("all", name, chosen, functools.partial(_median, median), "ms")
+
+    def _logits(self, raw: statistics.Array) -> statistics.Array:
+        return (raw - self.calibration.offset) / self.calibration.temperature
+
+    def _row(
+        self,
+        case: str,
+        metric: str,
+        chosen: Sequence[Sample],
+        figure: Callable[[npt.NDArray[np.intp]], float],
+        unit: str = "share",
+    ) -> Row:
+        if not chosen:
+            return Row(case, metric, float("nan"), unit, 0, None)
+        interval = statistics.clustered_interval(figure, [s.person for s in chosen])
+        if interval == (0.0, 0.0) and metric.startswith("fpr"):
+            interval = (0.0, statistics.none_seen_limit(len({s.person for s in chosen})))
+        return Row(case, metric, figure(np.arange(len(chosen))), unit, len(chosen), interval)
+
+
+def _mean_of(values: npt.NDArray[Any]) -> Callable[[npt.NDArray[np.intp]], float]:
+    return lambda indices: float(values[indices].mean())
+
+
+def _median(values: statistics.Array, indices: npt.NDArray[np.intp]) -> float:
+    return float(np.median(values[indices]))
+
+
+def consistent(samples: Sequence[Sample], calibration: Calibration) -> list[tuple[Sample, bool]]:
+    """Each variant, and whether its band is its picture's own (the commonest conclusive one) or inconclusive."""
+    pictures: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        pictures.setdefault((sample.kind, sample.person), []).append(sample)
+    judged = []
+    for variants in pictures.values():
+        bands = [calibration.band(calibration.logit(s.raw)) for s in variants]
+        said = [band for band in bands if band in CONCLUSIVE]
+        main = max(sorted(set(said)), key=said.count) if said else "inconclusive"
+        judged += [(s, b in (main, "inconclusive")) for s, b in zip(variants, bands, strict=True)]
+    return judged
+
+
+def judge_bars(rows: Sequence[Row]) -> list[tuple[Bar, float | None, bool]]:
+    """Every bar with the measured value (None where it was not measured) and whether it is met."""
+    values = {(row.case, row.metric): row.value for row in rows}
+    judged = []
+    for bar in BARS:
+        value = values.get((bar.case, bar.metric))
+        met = value is not None and (value >= bar.limit if bar.floor else value <= bar.limit)
+        judged.append((bar, value, met))
+    return judged

@@ -1,0 +1,219 @@
+"""`detector probes`, `detector calibrate` and `bench detector`: the detector measured; nothing here judges a file."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.console import Json, emit, report_errors, table
+
+if TYPE_CHECKING:
+    from detector.pairs import Person
+    from detector.probes import Gate, Witnesses
+    from detector.score import Scorer
+
+Data = Annotated[
+    Path | None, typer.Option(help="Labelled portraits; default: people drawn by the portrait model.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Twelve drawn people or portraits.")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")]
+QUICK_PEOPLE, FULL_PEOPLE = 12, 160
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(
+        no_args_is_help=True, help="The detector's leaks and thresholds.", rich_markup_mode=None
+    )
+    group.command("probes")(probes)
+    group.command("calibrate")(calibrate)
+    app.add_typer(group, name="detector")
+
+
+@report_errors
+def probes(
+    data: Data = None,
+    people: Annotated[int, typer.Option(min=10, help="How many people at most.")] = FULL_PEOPLE,
+    seed: Annotated[int, typer.Option(help="Seed of pairs and settings.")] = 0,
+    quick: Quick = False,
+    device: Device = "cpu",
+    json_output: Json = False,
+) -> None:
+    """Run the six leak gates of the shipped detector; exit code 3 when one fails."""
+    from detector.pairs import trained_engines
+    from detector.probes import run_gates
+    from detector.score import load_scorer
+
+    scorer = load_scorer(device)
+    shown = _people(data, "test", QUICK_PEOPLE if quick else people, seed)
+    gates = run_gates(shown, trained_engines(), scorer, load_witnesses(device), seed)
+    _show(gates, len(shown), scorer, json_output)
+    if not all(gate.held for gate in gates):
+        raise typer.Exit(3)
+
+
+@report_errors
+def calibrate(
+    data: Annotated[Path, typer.Option(help="Labelled portraits; the split val is used.")],
+    weights: Annotated[Path, typer.Option(help="Trained detector, as `facsimile train detector` wrote it.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The same weights with their calibration record.")],
+    seed: Annotated[int, typer.Option(help="Seed of pairs and settings.")] = 5,
+    people: Annotated[int, typer.Option(min=60, help="How many people at most.")] = 1000,
+    device: Device = "cpu",
+    json_output: Json = False,
+) -> None:
+    """Learn temperature, thresholds and gates on held-out people and write them into the weights' header."""
+    from dataclasses import replace
+
+    from detector.bench import calibration_samples
+    from detector.calibrate import calibrate as learn
+    from detector.cases import make_cases
+    from detector.pairs import trained_engines
+    from detector.score import Calibration, Scorer
+    from detector.weights import DETECTOR, load_network, write_calibrated
+    from fusion.weights import file_sha256
+
+    spec = replace(DETECTOR, file=weights.name, sha256=file_sha256(weights))
+    net = load_network(spec, weights.parent)
+    scorer = Scorer(net, Calibration(1.0, 0.0, 0.0, 0.0, 0.0, 0.0), device)
+    shown = _people(data, "val", people, seed)
+    cases = make_cases(shown, trained_engines(), seed, ("real", "identity", "own", "sbi"))
+    record = learn(list(calibration_samples(cases, scorer)))
+    sha256 = write_calibrated(spec, weights.parent, out, asdict(record))
+    payload = {"weights": str(out), "sha256": sha256, "people": len(shown), "calibration": asdict(record)}
+    if json_output:
+        emit(payload)
+    else:
+        table(("what", "value"), [*asdict(record).items(), ("people", len(shown)), ("sha256", sha256)])
+
+
+@report_errors
+def bench_detector(
+    data: Data = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for bench.json, bench.md, samples.jsonl and the sweeps.")
+    ] = Path("bench/detector"),
+    foreign: Annotated[
+        Path | None, typer.Option(help="Index of a foreign set in DeepfakeBench's JSON layout.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the foreign set's frames.")] = None,
+    compression: Annotated[str | None, typer.Option(help="Its compression level, where it has some.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of pairs and settings.")] = 7,
+    quick: Quick = False,
+    device: Device = "cpu",
+    json_output: Json = False,
+) -> None:
+    """Measure the detector: foreign sets or own swaps, false alarms, calibration, masks, groups, leaks, sweeps."""
+    from detector.score import load_scorer
+    from fusion.files import make_folder
+    from server.commands.bench import as_markdown, write_suite
+
+    scorer = load_scorer(device)
+    make_folder(out)
+    if foreign is not None:
+        rows, extra = _foreign(foreign, root or foreign.parent, compression, scorer, out), ""
+    else:
+        rows, extra = _own(data, quick, seed, scorer, out, device)
+    write_suite("detector", rows, as_markdown(rows) + extra, out, json_output, device)
+
+
+def _own(
+    data: Path | None, quick: bool, seed: int, scorer: Scorer, out: Path, device: str
+) -> tuple[list[dict[str, Any]], str]:
+    from detector.bench import bars_markdown, bench_samples, draw_sweeps, read_groups
+    from detector.evaluate import report_card
+    from detector.pairs import trained_engines
+    from detector.probes import run_gates
+    from detector.samples import write_samples
+    from fusion.files import write_file_atomically
+
+    shown = _people(data, "test", QUICK_PEOPLE if quick else FULL_PEOPLE, seed)
+    groups = read_groups(data) if data else None
+    samples = list(bench_samples(shown, trained_engines(), scorer, groups, seed))
+    write_samples(out / "samples.jsonl", samples)
+    rows = report_card(samples, scorer.calibration)
+    for name, svg in draw_sweeps(rows).items():
+        write_file_atomically(out / name, svg.encode())
+    gates = run_gates(
+        shown[: QUICK_PEOPLE if quick else 60], trained_engines(), scorer, load_witnesses(device), seed
+    )
+    told = [
+        {
+            "case": f"gate_{g.leak}",
+            "metric": g.figure,
+            "value": g.value,
+            "unit": "share",
+            "n": g.n,
+            "ci95": g.ci95,
+        }
+        for g in gates
+    ]
+    failed = ", ".join(f"{g.leak} ({g.figure})" for g in gates if not g.held) or "none"
+    return [asdict(row) for row in rows] + told, f"\n{bars_markdown(rows)}\nLeak gates that fail: {failed}.\n"
+
+
+def _foreign(
+    index: Path, root: Path, compression: str | None, scorer: Scorer, out: Path
+) -> list[dict[str, Any]]:
+    import json
+
+    from detector.deepfakebench import read_index
+    from detector.foreign import foreign_rows, score_videos
+    from fusion.files import write_file_atomically
+    from fusion.media import LIMITS, read_file, read_picture
+    from fusion.swap import load_perception
+
+    videos = read_index(index, root, compression=compression)
+    find = load_perception(scorer.device).find
+    frames = list(
+        score_videos(videos, scorer, lambda p: read_picture(read_file(p, LIMITS.max_bytes)).rgb, find)
+    )
+    lines = "".join(json.dumps(asdict(frame)) + "\n" for frame in frames)
+    write_file_atomically(out / "samples.jsonl", lines.encode())
+    return [asdict(row) for row in foreign_rows(frames, scorer.calibration.strong)]
+
+
+def load_witnesses(device: str) -> Witnesses:
+    """The mark under a fresh key, and the suite's own face finder and recogniser."""
+    from detector.probes import Witnesses
+    from fusion.align import five_points
+    from fusion.face import Face
+    from fusion.swap import load_perception
+    from provenance.watermark import embed
+
+    perception, key = load_perception(device), secrets.token_bytes(32)
+
+    def identity(person: Person) -> Any:
+        points = person.landmarks_px
+        face = Face(person.box_xyxy, five_points(points), 1.0, landmarks_px=points)
+        return perception.embed(person.rgb, [face])[0]
+
+    return Witnesses(
+        mark=lambda rgb: embed(rgb, secrets.token_bytes(8), key),
+        find=perception.find,
+        embed=identity,
+    )
+
+
+def _people(data: Path | None, split: str, count: int, seed: int) -> list[Person]:
+    from detector.bench import draw_people, read_people
+
+    if data is None:
+        return draw_people(min(count, QUICK_PEOPLE), seed)
+    return read_people(data, split)[:count]
+
+
+def _show(gates: Sequence[Gate], people: int, scorer: Scorer, json_output: bool) -> None:
+    if json_output:
+        emit({"people": people, "detector": scorer.sha256, "gates": [asdict(gate) for gate in gates]})
+        return
+    rows = []
+    for gate in gates:
+        interval = "" if gate.ci95 is None else f"{gate.ci95[0]:.3f} to {gate.ci95[1]:.3f}"
+        held = "held" if gate.held else "FAILED"
+        rows.append((gate.leak, gate.figure, f"{gate.value:.3f}", interval, gate.limit, gate.n, held))
+    table(("leak", "figure", "value", "95 %", "limit", "n", "gate"), rows, f"Leak gates on {people} people")
