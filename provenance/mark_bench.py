@@ -169,13 +169,14 @@ def _interval(values: Sequence[float], share: bool) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _row(case: str, metric: str, values: Sequence[float]) -> Row:
+def row_of(case: str, metric: str, values: Sequence[float]) -> Row:
+    """One figure from its single values: a mean with its interval, a median for times, the largest p_false."""
     unit = {"psnr_db": "dB", "embed_ms": "ms", "extract_ms": "ms"}.get(metric, "1")
     if metric.endswith("_ms"):
         return Row(case, metric, float(np.median(values)), unit, len(values), None)
     if metric == "p_false":
         return Row(case, metric, float(np.max(values)), unit, len(values), None)
-    share = metric in {"id_recovered", "present", "id_wrong"}
+    share = metric in {"id_recovered", "present", "id_wrong", "transplant_told"}
     return Row(case, metric, float(np.mean(values)), unit, len(values), _interval(values, share))
 
 
@@ -226,7 +227,7 @@ def measure(
         for case, figures in _figures_of(rgb, key, rng, cases):
             for metric, value in figures.items():
                 found.setdefault((case, metric), []).append(value)
-    return [_row(case, metric, values) for (case, metric), values in found.items()]
+    return [row_of(case, metric, values) for (case, metric), values in found.items()]
 
 
 def measure_1080p(pictures: Iterable[UInt8Array], key: bytes, seed: int = 0) -> list[Row]:

@@ -44,6 +44,8 @@ def bench_mark(
 ) -> None:
     """Measure the mark against every attack, its false alarms and its cost at 1080p."""
     from provenance import mark_bench
+    from provenance.mark_adversaries import measure_adversaries
+    from provenance.mark_rivals import measure_rivals
 
     key = secrets.token_bytes(32)
     if quick:
@@ -58,6 +60,8 @@ def bench_mark(
             *mark_bench.measure(pictures, key, seed),
             *mark_bench.measure_1080p(pictures[:10], key, seed),
             *mark_bench.measure_false_alarms(pictures, 2000, seed),
+            *measure_adversaries(pictures, key, victims=min(20, len(pictures) // 2), seed=seed),
+            *measure_rivals(pictures[:20], seed),
         ]
     write_suite("mark", mark_bench.rows_as_json(rows), mark_bench.rows_as_markdown(rows), out, json_output)
 

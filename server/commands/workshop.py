@@ -21,6 +21,7 @@ class Network(StrEnum):
     SAMPLE = "sample"
     GENERATOR = "generator"
     DETECTOR = "detector"
+    MARK = "mark"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +44,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     engine: Annotated[str, typer.Option(help="generator: hybrid or style.")] = "hybrid",
     pairs: Annotated[int, typer.Option(min=0, help="generator: training pairs made first, once.")] = 4096,
-    device: Annotated[str, typer.Option(help="generator and detector: cpu, or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="generator, detector and mark: cpu, or cuda:N.")] = "cpu",
     size: Annotated[str, typer.Option(help="detector: narrow, resnet18d, convnext.")] = "narrow",
     pretrained: Annotated[
         Path | None, typer.Option(help="detector: your own backbone weights, for convnext.")
@@ -73,6 +74,11 @@ def train(
         say(f"identity.safetensors sha256 {sha256}")
         people = write_people(data, run / "people.safetensors", net, sha256)
         say(f"people.safetensors sha256 {people}")
+    elif network is Network.MARK:
+        from fusion.train.mark import MarkRecipe, train_mark
+
+        course = MarkRecipe(minutes=minutes, threads=threads, device=device)
+        train_mark(data, run, course, resume=resume, report=say)
     elif network is Network.GENERATOR:
         from fusion.train.generator import GeneratorRecipe
         from fusion.train.generator import train as train_generator
