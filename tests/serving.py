@@ -56,4 +56,4 @@ def serve(home: Home, settings: ServeSettings = FAST) -> Iterator[Served]:
         yield Served(f"http://127.0.0.1:{port}", app.state.service, keys)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
