@@ -19,6 +19,7 @@ from serving import Served, serve
 from fusion.media import encode_picture, read_picture
 from provenance import receipts
 from provenance.home import Home
+from provenance.requirements import REQUIREMENTS
 from provenance.statuslist import open_list
 from server import auth
 from server.gate import SCOPE_KEY
@@ -344,6 +345,9 @@ def test_audit_filters_and_draws(served: Served, studio: Studio) -> None:
         assert t("entry.server_says") in entry_page
         assert studio.people[0].asset_id in entry_page
         assert client.get("/audit/entries/99999").status_code == 404
+        asked = client.get("/audit/compliance").text
+        assert asked.count("<code>") == len(REQUIREMENTS)
+        assert t("state.needs_a_person") in asked
 
 
 def test_pictures_of_a_job_are_its_owners_and_end_with_it(served: Served) -> None:

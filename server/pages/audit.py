@@ -9,10 +9,12 @@ import rfc8785
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from provenance import compliance
 from provenance.checkpoint import open_checkpoint
 from provenance.database import ledger_entries
 from provenance.errors import InputError, LedgerError
 from provenance.ledger import ENTRY_SCHEMA, KINDS, Entry
+from provenance.requirements import STANDARDS, TITLES
 from server.gate import Serving, declare
 from server.pages import figures
 from server.pages.frame import PageRoute, render, words_of
@@ -21,6 +23,7 @@ from server.service import Service
 router = APIRouter(prefix="/audit", route_class=PageRoute, include_in_schema=False)
 
 PAGE_SIZE: Final = 25
+STATE_TONES: Final = {"pass": "proof", "fail": "danger", "needs a person": "warn"}
 
 
 @router.get("", **declare("audit:read", 422))
@@ -48,6 +51,17 @@ def show_entries(
         head=service.home.ledger.tree_head(),
         plots=figures.plots(service.home, t),
     )
+
+
+@router.get("/compliance", **declare("audit:read"))
+def show_compliance(request: Request, service: Serving) -> Response:
+    """What laws and codes ask, and what a machine can tell of it here; released files are not looked at."""
+    judged = compliance.judge(service.home, STANDARDS)
+    groups = [
+        (TITLES[standard], [each for each in judged if each.requirement.standard == standard])
+        for standard in STANDARDS
+    ]
+    return render(request, "compliance.html", groups=groups, tones=STATE_TONES)
 
 
 @router.get("/entries/{index}", **declare("audit:read", 404, 422))

@@ -1,0 +1,208 @@
+"""The pages in a real headless Chromium: upload, progress, verdict, proofs, languages, keyboard, axe, phone width.
+
+Skipped, and said so, where no Chromium is installed. Nothing is downloaded: the browser is the system's, axe-core comes
+with a development package and is no part of the wheel.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from conftest import Studio
+from serving import Served, serve
+
+from provenance.home import Home
+from server import auth
+from server.language import Lang, translator
+from server.worker import Worker
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need axe")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+WAIT_MS = 120_000
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def served(studio: Studio) -> Iterator[Served]:
+    with Home.open(studio.home_path) as home, serve(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@contextmanager
+def visit(browser: Any, served: Served, lang: Lang = "en", **options: Any) -> Iterator[Any]:
+    """A page of a fresh profile, logged in with every role; what the console says against us is an error."""
+    context = browser.new_context(locale="zh-CN" if lang == "zh" else "en", **options)
+    context.set_default_timeout(WAIT_MS)
+    session = auth.open_session(served.service.home.database, served.key(*auth.ROLES))
+    assert session is not None
+    context.add_cookies([{"name": "facsimile", "value": session.token, "url": served.url}])
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    context.close()
+    assert said == []
+
+
+def check(page: Any, served: Served, path: Any) -> None:
+    """Drop a file and wait for the verdict."""
+    page.goto(f"{served.url}/check")
+    page.set_input_files("#f-file", path)
+    page.click("form[data-check] button")
+    page.wait_for_selector("[data-checked]")
+
+
+def assert_accessible(page: Any) -> None:
+    """No rule of WCAG 2.0 to 2.2, levels A and AA, nor a best practice of axe-core fails."""
+    found = axe.Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found] == []
+
+
+def test_upload_verdict_evidence_and_language_switch(browser: Any, served: Served, studio: Studio) -> None:
+    with visit(browser, served) as page:
+        check(page, served, studio.people[0].path)
+        assert re.search(r"/check/check-[0-9a-f]{20}$", page.url)
+        assert page.inner_text("h1") == translator("en")("verdict.declared_synthetic.title")
+        page.wait_for_function(
+            "document.querySelector('[data-looked] image').href.baseVal.startsWith('blob:')"
+        )
+        assert page.evaluate("document.activeElement.id") == "main"
+        assert page.locator("[data-looked] .box").count() == 1
+        assert_accessible(page)
+        page.click(".languages a[lang='zh-Hans']")
+        assert page.inner_text("h1") == translator("zh")("verdict.declared_synthetic.title")
+        assert page.get_attribute("html", "lang") == "zh-Hans"
+        page.goto(f"{served.url}/audit")
+        assert page.inner_text("h1") == translator("zh")("audit.headline")
+
+
+def test_a_file_that_is_none_is_refused_in_place(browser: Any, served: Served) -> None:
+    with visit(browser, served) as page:
+        page.goto(f"{served.url}/check")
+        page.set_input_files("#f-file", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
+        page.click("form[data-check] button")
+        page.wait_for_selector("[role=alert]")
+        assert page.inner_text("[role=alert]") == translator("en")("error.media.format")
+
+
+@pytest.mark.parametrize("events", [True, False], ids=["by events", "by asking"])
+def test_progress_of_a_fusion_and_its_slider(
+    browser: Any, served: Served, studio: Studio, events: bool
+) -> None:
+    with visit(browser, served) as page:
+        if not events:
+            page.add_init_script("delete window.EventSource")
+        page.goto(f"{served.url}/make")
+        for field, person in (("#f-source", 0), ("#f-target", 1)):
+            page.set_input_files(field, studio.people[person].path)
+        page.click("main form button[type=submit]")
+        page.wait_for_selector("[data-job]")
+        assert page.locator(".steps .now").count() == 1
+        worker = threading.Thread(target=_work_off, args=(served,))
+        worker.start()
+        page.wait_for_selector(".verdict")
+        worker.join()
+        assert page.inner_text("h1") == translator("en")("job.done_title")
+        page.focus(".slider-control input")
+        page.keyboard.press("Home")
+        assert page.evaluate("document.querySelector('.slider-over').style.getPropertyValue('--cut')") == "0%"
+        assert_accessible(page)
+
+
+def _work_off(served: Served) -> None:
+    service = served.service
+    worker = Worker(
+        "test", service.home, service.queue, service.objects, lambda: service.perception, threading.Event()
+    )
+    while (job := service.queue.claim("test")) is not None:
+        worker.do(job)
+
+
+def test_the_browser_verifies_a_proof_and_finds_a_forged_one(
+    browser: Any, served: Served, studio: Studio
+) -> None:
+    entry = f"{served.url}/audit/entries/{studio.people[0].receipt.index}"
+    with visit(browser, served) as page:
+        page.goto(entry)
+        page.wait_for_selector("[data-result]:not([hidden])")
+        assert page.inner_text("[data-result]") == translator("en")("entry.good")
+        assert page.locator(".proof-steps .good").count() == 4
+        assert_accessible(page)
+
+        def forge(route: Any) -> None:
+            answer = route.fetch()
+            route.fulfill(response=answer, body=answer.text().replace(studio.people[0].asset_id, "0" * 16))
+
+        page.route(entry, forge)
+        page.goto(entry)
+        page.wait_for_selector("[data-result]:not([hidden])")
+        assert page.inner_text("[data-result]") == translator("en")("entry.bad")
+
+
+def test_by_keyboard_alone(browser: Any, served: Served, studio: Studio) -> None:
+    def tab_to(page: Any, selector: str) -> None:
+        for _ in range(25):
+            page.keyboard.press("Tab")
+            if page.evaluate("s => document.activeElement.matches(s)", selector):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline == "solid", selector
+                return
+        raise AssertionError(f"{selector} cannot be reached")
+
+    with visit(browser, served) as page:
+        page.goto(f"{served.url}/audit")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+        page.goto(f"{served.url}/audit")
+        tab_to(page, ".places a[href='/check']")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/check")
+        tab_to(page, "#f-file")
+        page.set_input_files("#f-file", studio.people[1].path)
+        tab_to(page, "form[data-check] button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[data-checked]")
+        tab_to(page, "a[href*='report.json']")
+
+
+@pytest.mark.parametrize(("lang", "scheme"), [("en", "light"), ("zh", "dark")])
+def test_every_page_is_accessible_and_fits_a_phone(
+    browser: Any, served: Served, studio: Studio, lang: Lang, scheme: str
+) -> None:
+    with visit(browser, served, lang, color_scheme=scheme, viewport={"width": 360, "height": 740}) as page:
+        for path in ("/", "/check", "/make", "/consent", "/consent/enrol", "/audit", "/enter?code=x"):
+            page.goto(f"{served.url}{path}")
+            assert_accessible(page)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 360, f"{path} is {width} px wide"
+
+
+def test_without_scripts_a_check_works_the_same(browser: Any, served: Served, studio: Studio) -> None:
+    with visit(browser, served, java_script_enabled=False) as page:
+        check(page, served, studio.people[0].path)
+        assert page.inner_text("h1") == translator("en")("verdict.declared_synthetic.title")
+        assert page.locator("[data-looked] image").get_attribute("href").startswith("data:image/jpeg")
