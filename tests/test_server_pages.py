@@ -199,6 +199,11 @@ def test_a_check_without_scripts_shows_verdict_evidence_and_tree(served: Served,
         assert translator("zh")("verdict.declared_synthetic.title") in again
         assert "data:image/jpeg" not in again
         assert where[1] in client.get("/check").text
+        for kind, begins in (("pdf", b"%PDF-"), ("html", b"<!doctype html>")):
+            asked = {"file": ("a.png", picture(studio, 0))}
+            made = client.post(f"/check/report.{kind}", data={"csrf_token": csrf}, files=asked)
+            assert made.content.startswith(begins)
+            assert f'.{kind}"' in made.headers["content-disposition"]
         report = re.search(r'href="(/v1/checks/[^"]+report\.json[^"]*)"', page.text)
         assert report is not None
         assert client.get(report[1]).status_code == 200

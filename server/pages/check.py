@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, File, Request, Response, UploadFile
@@ -18,14 +18,15 @@ from server.pages.evidence import TONES, faces, manifest_tree, witnesses
 from server.pages.frame import PageRoute, render, words_of
 from server.pages.make import find_job_of_asset
 from server.paging import stamp
-from server.routes import checks as api
-from server.routes.checks import CheckId, display_name, store_report
+from server.routes.checks import CheckId, attachment, display_name, store_report
 from server.service import Service
 from server.tables import checks
 
+if TYPE_CHECKING:
+    from detector.check import Report
+
 router = APIRouter(prefix="/check", route_class=PageRoute, include_in_schema=False)
 
-FORMATS = ("html", "pdf", "json")
 NUM_LATEST = 8
 
 
@@ -40,16 +41,28 @@ async def check_file(
     request: Request, service: Serving, caller: Caller, file: Annotated[UploadFile, File()]
 ) -> Response:
     """Check one file and show what was found, with the picture, which is not kept."""
-    data, name = await file.read(), display_name(file.filename)
-    if not data:
-        raise InputError("page.no_file", "No file was chosen.", "Choose a picture, then press the button.")
-    report = await service.work(lambda: service.checker.check(data, name))
-    service.metrics.count_check(report.verdict.value)
+    report = await _check(service, file)
     answer = await run_in_threadpool(store_report, report, caller.id, service)
     t = words_of(request)
     tree = manifest_tree(report.manifest.tree, t)
     preview = await run_in_threadpool(_preview, report)
     return _show(request, service, caller, answer.id, report.as_dict(), {"tree": tree, "preview": preview})
+
+
+@router.post("/report.{kind}", max_body_size=None, **declare("checks:create", 415, 422, room="slots"))
+async def download_report(
+    request: Request,
+    kind: Literal["html", "pdf"],
+    service: Serving,
+    caller: Caller,
+    file: Annotated[UploadFile, File()],
+) -> Response:
+    """Check one file and hand out the report with its pictures, which are in the answer only."""
+    report = await _check(service, file)
+    answer = await run_in_threadpool(store_report, report, caller.id, service)
+    body = await service.work(lambda: _render(report, kind, service, words_of(request)))
+    mime = "application/pdf" if kind == "pdf" else "text/html; charset=utf-8"
+    return attachment(body, mime, f"{answer.id}.{kind}")
 
 
 @router.get("/{check_id}", **declare("checks:read", 404, 422))
@@ -65,6 +78,26 @@ def show_check(request: Request, check_id: CheckId, service: Serving, caller: Ca
     return _show(request, service, caller, row.id, json.loads(row.report), {"tree": None, "preview": None})
 
 
+async def _check(service: Service, file: UploadFile) -> Report:
+    data, name = await file.read(), display_name(file.filename)
+    if not data:
+        raise InputError("page.no_file", "No file was chosen.", "Choose a picture, then press the button.")
+    report = await service.work(lambda: service.checker.check(data, name))
+    service.metrics.count_check(report.verdict.value)
+    return report
+
+
+def _render(report: Report, kind: str, service: Service, t: Translator) -> bytes:
+    from provenance import __version__
+    from server.report import Issue, now, render_html
+    from server.report_pdf import render_pdf
+
+    issue = Issue(service.home.organisation, __version__, now())
+    if kind == "pdf":
+        return render_pdf([report], t, issue=issue)
+    return render_html([report], t, issue=issue).encode()
+
+
 def _show(
     request: Request,
     service: Service,
@@ -74,8 +107,6 @@ def _show(
     extra: dict[str, Any],
 ) -> Response:
     t = words_of(request)
-    offered = {getattr(route, "path", "").rsplit(".", 1)[-1] for route in api.router.routes}
-    downloads = [kind for kind in FORMATS if kind in offered]
     asset_id = report["evidence"]["manifest"]["asset_id"] or report["evidence"]["mark"]["asset_id"]
     return render(
         request,
@@ -86,7 +117,6 @@ def _show(
         witnesses=witnesses(report, t),
         faces=faces(report, t),
         size=_size(report, extra["preview"]),
-        downloads=downloads,
         job=find_job_of_asset(service, caller, asset_id) if caller.may("fusions:read") else None,
         **extra,
     )
@@ -98,12 +128,12 @@ def _size(report: dict[str, Any], preview: dict[str, Any] | None) -> tuple[int, 
     return (int(media["width"]), int(media["height"])) if media else None
 
 
-def _preview(report: Any) -> dict[str, Any] | None:
+def _preview(report: Report) -> dict[str, Any] | None:
     """A small copy of the picture for the page: it travels once, inside the answer, and is not kept."""
     from fusion.media import encode_picture
 
-    medium = getattr(report, "medium", None)
-    if medium is None or medium.preview is None:
+    medium = report.medium
+    if medium.preview is None:
         return None
     small = base64.b64encode(encode_picture(medium.preview, "jpeg", 85)).decode()
     return {"data": f"data:image/jpeg;base64,{small}", "width": medium.width, "height": medium.height}
