@@ -26,8 +26,9 @@ def domains() -> list[str]:
 
 
 def written() -> str:
-    """Everything that may name a key: code and templates of the server."""
-    files = [path for kind in ("*.py", "*.html", "*.js", "*.jinja") for path in (ROOT / "server").rglob(kind)]
+    """Everything that may name a key: code and templates of the server, and codes of statements below it."""
+    files = [path for kind in ("*.py", "*.html", "*.js") for path in (ROOT / "server").rglob(kind)]
+    files += [path for folder in ("detector", "fusion") for path in (ROOT / folder).glob("*.py")]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
