@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def reports(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> list[Re
     conflict = Statement("conflict.capture_manipulated", "claims {claim}", claim="digitalCapture")
     shown = replace(
         first,
-        file="<script>alert(1)</script>.png",
+        file="<script>alert(1)<script>.png",
         verdict=Verdict.CONFLICT,
         conflicts=(conflict,),
         detector=DetectorEvidence("strong", None, (judged,)),
@@ -65,7 +66,7 @@ def reports(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> list[Re
 def test_html_tells_every_witness_and_what_each_verdict_does_not_mean(
     reports: list[Report], lang: Lang
 ) -> None:
-    t, page = translator(lang), render_html(reports, translator(lang), FAILURES, ISSUE)
+    t, page = translator(lang), unescape(render_html(reports, translator(lang), FAILURES, ISSUE))
     assert f'<html lang="{t.tag}">' in page
     for report in reports:
         for part in ("title", "meaning", "not", "next"):
