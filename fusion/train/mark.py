@@ -58,7 +58,10 @@ def _coded(extension: str, flag: int, low: int, high: int) -> Attack:
     def attack(x: Tensor, rng: np.random.Generator) -> Tensor:
         flat = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         quality = int(rng.integers(low, high + 1))
-        coded = [cv2.imdecode(cv2.imencode(extension, each[0], [flag, quality])[1], 0) for each in flat]
+        coded = [
+            np.asarray(cv2.imdecode(cv2.imencode(extension, each[0], [flag, quality])[1], 0), np.uint8)
+            for each in flat
+        ]
         real = torch.from_numpy(np.stack(coded)[:, None].astype(np.float32) / 255).to(x.device)
         return x + (real - x).detach()
 
@@ -157,9 +160,10 @@ def drawn(side: int, rng: np.random.Generator) -> UInt8Array:
     grain = cv2.GaussianBlur(
         rng.normal(0, 1, (side, side)).astype(np.float32), (0, 0), float(rng.uniform(0.6, 6))
     )
-    grain *= float(rng.uniform(0, 30)) / (float(grain.std()) + 1e-6)
-    picture = np.linspace(*rng.uniform(20, 235, 2), side)[None, :] + grain
-    picture = np.asarray(np.clip(picture, 0, 255), np.uint8)
+    grain = np.asarray(grain * (rng.uniform(0, 30) / (float(grain.std()) + 1e-6)), np.float32)
+    dark, light = (float(v) for v in rng.uniform(20, 235, 2))
+    ramp = np.linspace(dark, light, side)[None, :] + grain
+    picture = np.asarray(np.clip(ramp, 0, 255), np.uint8)
     for _ in range(int(rng.integers(0, 8))):
         x, y = (int(v) for v in rng.integers(0, side, 2))
         cv2.circle(
@@ -237,7 +241,7 @@ class Course:
         if self.attacks_from < 0 and self.right > recipe.bits_first:
             self.attacks_from = self.step
         self.step += 1
-        return {"code": float(code), "present": float(present), "bits": accuracy}
+        return {"code": float(code.detach()), "present": float(present.detach()), "bits": accuracy}
 
     def state(self) -> dict[str, object]:
         """Everything that `resume` needs."""
