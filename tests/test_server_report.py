@@ -28,6 +28,7 @@ from server.language import Lang, translator
 from server.report import Issue, render_html, render_json
 from server.report_pdf import render_pdf
 from server.report_picture import face_picture
+from server.report_style import STYLE
 
 ISSUE = Issue("My lab 实验室", "0.1.0", datetime(2026, 3, 4, 5, 6, tzinfo=UTC), "signed beside")
 FAILURES = [("letter.pdf", InputError("media.format", "This is a PDF document.", "Save it again."))]
@@ -181,3 +182,10 @@ def test_a_stripped_copy_still_shows_its_receipt(studio: Studio) -> None:
         report = Checker(home).check(encode_picture(rgb, "jpeg", 85), "copy.jpg")
     line = report_text.receipt_line(report, translator("en"))
     assert line == f"Entry {studio.people[1].receipt.index}, found by its mark; inclusion proven."
+
+
+def test_the_style_sheet_splits_no_name_over_lines() -> None:
+    """A line break inside quotes makes a browser drop the rule and the next one."""
+    for line in STYLE.splitlines():
+        assert line.count('"') % 2 == 0, line
+    assert STYLE.count("{") == STYLE.count("}")
