@@ -5,8 +5,9 @@ Recognisers and the landmark finder are handed in as functions. `source` gives t
 
 from __future__ import annotations
 
+import resource
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fusion import align, blend, mask, mesh
+from fusion import align, measures, mesh
 from fusion.face import FloatArray, UInt8Array
 from fusion.pose import HeadFit, fit_head, load_shape_model, pose_difference_degrees
-from fusion.swap import Engine
+from fusion.swap import DEFAULT_PRESET, ENGINES, Engine, find_preset, finish, keeps_eyes
 from fusion.warp import WarpOptions, WarpResult
 
 Embed = Callable[[UInt8Array, FloatArray], FloatArray]  # picture, landmarks [478, 2] → unit vector
@@ -28,12 +29,16 @@ Locate = Callable[
 SIMILAR_POSE_DEGREES: Final = 8.0
 SIMILAR_MOUTH: Final = 0.08  # difference of mouth opening, in mouth widths
 PAIRS_SEED: Final = 20260
+# Recognisers that an engine's training loss contained: their figures on it are not evidence.
+IN_LOSS: Final[Mapping[str, frozenset[str]]] = {"style": frozenset({"ours"}), "hybrid": frozenset({"ours"})}
 BOOTSTRAP_ROUNDS: Final = 1000
 UNITS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("id_top1", "id_top5"), "share"),
     **dict.fromkeys(("id_cos_source", "id_cos_target"), "cosine"),
     **{"pose_deg": "degree", "pose_within_4": "share", "landmark_nme": "inter-ocular distance"},
-    **{"seam_delta_e": "CIE76", "hf_ratio": "ratio"},
+    **{"seam_delta_e": "CIE76", "hf_corr": "correlation", "catchlight_kept": "share"},
+    **dict.fromkeys(("hf_ratio", "hf_ratio_1", "hf_ratio_2"), "ratio"),
+    **{"eye_aperture_err": "share of the opening", "iris_err": "eye width"},
 }
 
 
@@ -158,125 +163,133 @@ def membrane(values: FloatArray, inside: npt.NDArray[np.bool_], rounds: int = 60
     return np.asarray(solved, np.float32)
 
 
-def seam_delta_e(output: WarpResult, target_rgb: UInt8Array, width_px: float, level: float = 0.05) -> float:
-    """Colour step that the seam adds: mean along the seam of the CIE76 distance between the step in the output
-    and the step in the untouched target, each from a band within to a band without.
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Among whom a source is looked for: names, and unit vectors [N, D] per recogniser in their order."""
 
-    The seam is the outer line where the source's share passes `level`; eyes and mouth within are no seam. The
-    bands are 4 % of the face's width wide. 0 for a swap that changes nothing.
-    """
-    x0, y0, x1, y1 = output.roi_xyxy
-    scale = min(1.0, 80.0 / width_px)
-    size = (max(8, round((y1 - y0) * scale)), max(8, round((x1 - x0) * scale)))
-    inside = _filled(blend.resize(output.mask, size) > level)
-    line = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-    if not line.any():
-        return 0.0
-    steps = [
-        _step(picture[y0:y1, x0:x1], inside, 0.04 * width_px * scale) for picture in (output.rgb, target_rgb)
-    ]
-    return float(np.linalg.norm(steps[0] - steps[1], axis=-1)[line].mean())
+    names: tuple[str, ...]
+    embeddings: Mapping[str, FloatArray]
 
-
-def _filled(inside: npt.NDArray[np.bool_]) -> FloatArray:
-    """Outermost outlines of a region, filled; the picture's rim is always outside."""
-    bits = inside.astype(np.uint8)
-    bits[[0, -1]] = 0
-    bits[:, [0, -1]] = 0
-    outlines, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(bits, outlines, -1, 1, cv2.FILLED), np.float32)
-
-
-def _step(rgb: UInt8Array, inside: FloatArray, band_px: float) -> FloatArray:
-    """Lab within less Lab without, each a local mean over a band at the rim, float32 [h, w, 3]."""
-    size = (inside.shape[1], inside.shape[0])
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
-    lab = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2Lab), np.float32)
-    return blend.masked_blur(lab, inside, band_px) - blend.masked_blur(lab, 1 - inside, band_px)
-
-
-def high_frequency_ratio(output: UInt8Array, target: UInt8Array, landmarks_px: FloatArray) -> float:
-    """Energy of the finest octave on the cheeks, output over target (amplitude): 1 keeps, below 1 is too smooth."""
-    oval = landmarks_px[: mesh.NUM_MESH, :2]
-    low = np.floor(np.clip(oval.min(0), 0, None)).astype(int)
-    high = np.ceil(oval.max(0)).astype(int) + 1
-    cut = (slice(low[1], high[1]), slice(low[0], high[0]))
-    energies = []
-    for picture in (output, target):
-        grey = cv2.cvtColor(picture[cut], cv2.COLOR_RGB2GRAY).astype(np.float32)
-        skin = mask.cheek_mask((oval - low).astype(np.float32), grey.shape) > 0.5
-        detail = grey - cv2.GaussianBlur(grey, (0, 0), 1.0)
-        energies.append(float(np.sqrt((detail[skin] ** 2).mean())) if skin.any() else 0.0)
-    return energies[0] / max(energies[1], 1e-6)
+    @classmethod
+    def of(cls, portraits: Iterable[Portrait], recognisers: Mapping[str, Embed]) -> Gallery:
+        """Embed every portrait by every recogniser; a stream of portraits is read once."""
+        names, found = [], []
+        for portrait in portraits:
+            names.append(portrait.name)
+            found.append([embed(portrait.rgb, portrait.landmarks_px) for embed in recognisers.values()])
+        stacked = [np.stack(vectors) for vectors in zip(*found, strict=True)]
+        return cls(tuple(names), dict(zip(recognisers, stacked, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a bench is run with: portraits by name, recognisers by name, and the finder of landmarks."""
+    """What a bench is run with: portraits by name, recognisers by name, and the finder of landmarks.
+
+    features   picture, landmarks → vector for kernel_distance; None leaves `kid` out
+    """
 
     portraits: Mapping[str, Portrait]
     recognisers: Mapping[str, Embed]
     locate: Locate
+    features: Embed | None = None
 
-    def gallery(self) -> dict[str, FloatArray]:
-        """Embeddings [N, D] of every portrait per recogniser, in the order of `portraits`."""
-        everyone = self.portraits.values()
-        return {
-            name: np.stack([embed(p.rgb, p.landmarks_px) for p in everyone])
-            for name, embed in self.recognisers.items()
-        }
+    def measure(self, engine: Engine, pairs: Sequence[Pair], gallery: Gallery) -> dict[str, FloatArray]:
+        """Every metric's value per pair [P]; identity metrics are named `metric:recogniser`, NaN: does not apply.
 
-    def measure(
-        self, engine: Engine, pairs: Sequence[Pair], gallery: Mapping[str, FloatArray]
-    ) -> dict[str, FloatArray]:
-        """Every metric's value per pair [P]; identity metrics are named `metric:recogniser`."""
+        `feature` holds the vectors [P, D] for kernel_distance.
+        """
         samples = [self.measure_pair(engine, pair, gallery) for pair in pairs]
         return {key: np.array([sample[key] for sample in samples], np.float32) for key in samples[0]}
 
-    def measure_pair(self, engine: Engine, pair: Pair, gallery: Mapping[str, FloatArray]) -> dict[str, float]:
+    def measure_pair(self, engine: Engine, pair: Pair, gallery: Gallery) -> dict[str, float | FloatArray]:
         """Swap one pair and measure the output."""
         source, target = self.portraits[pair.source], self.portraits[pair.target]
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         output = engine(target.rgb, target.landmarks_px, source.rgb, source.landmarks_px)
-        sample = {"ms_swap": 1e3 * (time.perf_counter() - begun)}
+        sample: dict[str, float | FloatArray] = {
+            "ms_swap": 1e3 * (time.perf_counter() - begun),
+            "ms_swap_cpu": 1e3 * (time.process_time() - worked),
+        }
         sample |= {f"ms_{stage}": value for stage, value in output.timings_ms.items()}
         found = self.locate(output.rgb, target.landmarks_px)
-        sample |= self._geometry(target, found)
-        width = mesh.face_width(target.landmarks_px)
-        sample["seam_delta_e"] = seam_delta_e(output, target.rgb, width)
-        sample["hf_ratio"] = high_frequency_ratio(output.rgb, target.rgb, target.landmarks_px)
-        names = list(self.portraits)
+        before = self.locate(target.rgb, target.landmarks_px)
+        sample |= geometry_measures(found, before)
+        sample |= measures.eye_measures(found, before)
+        sample["catchlight_kept"] = measures.catchlight_kept(output.rgb, found, target.rgb, before)
+        sample["seam_delta_e"] = measures.seam_delta_e(
+            output, target.rgb, mesh.face_width(target.landmarks_px)
+        )
+        sample |= measures.fine_band_measures(output, target.rgb, target.landmarks_px)
+        index = {name: k for k, name in enumerate(gallery.names)}
         for name, embed in self.recognisers.items():
-            cosines = gallery[name] @ embed(output.rgb, found)
-            to_source, to_target = cosines[names.index(pair.source)], cosines[names.index(pair.target)]
+            cosines = gallery.embeddings[name] @ embed(output.rgb, found)
+            to_source, to_target = cosines[index[pair.source]], cosines[index[pair.target]]
             rank = int((cosines > to_source).sum())
             sample |= {f"id_top1:{name}": float(rank < 1), f"id_top5:{name}": float(rank < 5)}
             sample |= {f"id_cos_source:{name}": float(to_source), f"id_cos_target:{name}": float(to_target)}
+        if self.features is not None:
+            sample["feature"] = self.features(output.rgb, found)
         return sample
 
-    def _geometry(self, target: Portrait, found: FloatArray) -> dict[str, float]:
-        """Pose and landmark errors, both pictures seen by the same finder."""
-        model = load_shape_model()
-        before = self.locate(target.rgb, target.landmarks_px)
-        angle = pose_difference_degrees(fit_head(found, model), fit_head(before, model))
-        error = np.linalg.norm(found[: mesh.NUM_MESH, :2] - before[: mesh.NUM_MESH, :2], axis=1).mean()
-        return {
-            "pose_deg": angle,
-            "pose_within_4": float(angle <= 4.0),
-            "landmark_nme": float(error) / max(interocular(target.landmarks_px), 1e-6),
-        }
+
+def geometry_measures(found: FloatArray, before: FloatArray) -> dict[str, float]:
+    """Pose and landmark errors of an output's landmarks [478, 2] against the target's by the same finder."""
+    model = load_shape_model()
+    angle = pose_difference_degrees(fit_head(found, model), fit_head(before, model))
+    error = np.linalg.norm(found[: mesh.NUM_MESH, :2] - before[: mesh.NUM_MESH, :2], axis=1).mean()
+    return {
+        "pose_deg": angle,
+        "pose_within_4": float(angle <= 4.0),
+        "landmark_nme": float(error) / max(interocular(before), 1e-6),
+    }
+
+
+def subsets(
+    portraits: Mapping[str, Portrait], pairs: Sequence[Pair], groups: Mapping[str, str]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which pairs [P] fall under which case: difference of pose, mouth, age's look and group of the target.
+
+    `oldest_tenth`: the tenth of the targets with the most wrinkled skin (measures.age_proxy); `the_rest` are the
+    others. `similar`: pose and mouth alike. `groups`: label of each portrait.
+    """
+    model = load_shape_model()
+    used = {name: portraits[name] for pair in pairs for name in (pair.source, pair.target)}
+    fits = {name: fit_head(p.landmarks_px, model) for name, p in used.items()}
+    mouths = {name: mouth_opening(p.landmarks_px) for name, p in used.items()}
+    pose = np.array([pose_difference_degrees(fits[p.source], fits[p.target]) for p in pairs])
+    mouth = np.array([abs(mouths[p.source] - mouths[p.target]) for p in pairs])
+    looks = {p.target: 0.0 for p in pairs}
+    looks = {name: measures.age_proxy(used[name].rgb, used[name].landmarks_px) for name in looks}
+    border = float(np.quantile(list(looks.values()), 0.9))
+    old = np.array([looks[p.target] >= border for p in pairs])
+    found = {
+        "pose_0_10": pose < 10,
+        "pose_10_25": (pose >= 10) & (pose < 25),
+        "pose_25_up": pose >= 25,
+        "mouth_differs": mouth > SIMILAR_MOUTH,
+        "similar": (pose <= SIMILAR_POSE_DEGREES) & (mouth <= SIMILAR_MOUTH),
+        "oldest_tenth": old,
+        "the_rest": ~old,
+    }
+    labels = [groups.get(p.target, "") for p in pairs]
+    found |= {
+        f"group_{label}": np.array([one == label for one in labels]) for label in sorted(set(labels)) if label
+    }
+    return found
 
 
 def tabulate(case: str, values: Mapping[str, FloatArray], seed: int = 0) -> list[Row]:
-    """One row per metric: mean over pairs (median for ms) with its bootstrap interval."""
+    """One row per metric: mean over the pairs it applies to (median for ms) with its bootstrap interval."""
     rows = []
     for name, samples in values.items():
+        if samples.ndim != 1 or not (known := samples[np.isfinite(samples)]).size:
+            continue
         metric = name.split(":")[0]
         timed = metric.startswith("ms_")
         statistic = np.median if timed else np.mean
-        interval = bootstrap_interval(samples, statistic, seed)
+        interval = bootstrap_interval(known, statistic, seed)
         unit = "ms" if timed else UNITS.get(metric, "")
-        rows.append(Row(case, name, float(statistic(samples)), unit, len(samples), interval))
+        rows.append(Row(case, name, float(statistic(known)), unit, len(known), interval))
     return rows
 
 
@@ -291,13 +304,82 @@ def bootstrap_interval(
 
 
 def bench_engines(
-    bench: Bench, engines: Mapping[str, Engine], pairs: Mapping[str, Sequence[Pair]]
-) -> Iterable[Row]:
-    """Rows of every engine on every set of pairs; case = `engine/pairs`."""
-    gallery = bench.gallery()
-    for engine_name, engine in engines.items():
-        for pairs_name, chosen in pairs.items():
-            yield from tabulate(f"{engine_name}/{pairs_name}", bench.measure(engine, chosen, gallery))
+    bench: Bench,
+    engines: Mapping[str, Engine],
+    pairs: Sequence[Pair],
+    gallery: Gallery | None = None,
+    groups: Mapping[str, str] | None = None,
+    broken_down: str = "default",
+) -> Iterator[Row]:
+    """Rows of every engine (case: its name) and, for the one `broken_down`, of every subset of the pairs."""
+    gallery = gallery or Gallery.of(bench.portraits.values(), bench.recognisers)
+    real = None
+    if bench.features is not None:
+        targets = [bench.portraits[name] for name in sorted({pair.target for pair in pairs})]
+        real = np.stack([bench.features(p.rgb, p.landmarks_px) for p in targets])
+    for name, engine in engines.items():
+        values = bench.measure(engine, pairs, gallery)
+        yield from tabulate(name, values)
+        if real is not None:
+            yield kernel_row(name, values["feature"], real)
+        if name != broken_down:
+            continue
+        for case, chosen in subsets(bench.portraits, pairs, groups or {}).items():
+            if chosen.any():
+                yield from tabulate(case, {key: samples[chosen] for key, samples in values.items()})
+    yield Row("process", "peak_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB", 1, None)
+
+
+def kernel_row(case: str, features: FloatArray, real: FloatArray, rounds: int = 60, seed: int = 0) -> Row:
+    """`kid` of outputs against the real targets, both resampled for the interval."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        measures.kernel_distance(
+            features[rng.choice(len(features), max(2, len(features) // 2), replace=False)],
+            real[rng.choice(len(real), max(2, len(real) // 2), replace=False)],
+        )
+        for _ in range(rounds)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    value = measures.kernel_distance(features, real)
+    return Row(case, "kid", value, "squared MMD", len(features), (float(low), float(high)))
+
+
+def preset_engine(
+    preset: str = DEFAULT_PRESET, *, engine: str | None = None, detail: bool = True, eyes: bool | None = None
+) -> Engine:
+    """A preset with its finish as one engine; `engine` overrides the preset's; `eyes` None: as swap_faces decides."""
+    chosen = find_preset(preset)
+    name = engine or chosen.engine
+    paint = ENGINES[name]
+    lit = not keeps_eyes(name, chosen.warp) if eyes is None else eyes
+
+    def run(
+        target_rgb: UInt8Array,
+        target_landmarks: FloatArray,
+        source_rgb: UInt8Array,
+        source_landmarks: FloatArray,
+        options: WarpOptions | None = None,
+        *,
+        identity: FloatArray | None = None,
+    ) -> WarpResult:
+        painted = paint(
+            target_rgb,
+            target_landmarks,
+            source_rgb,
+            source_landmarks,
+            options or chosen.warp,
+            identity=identity,
+        )
+        return finish(
+            target_rgb,
+            target_landmarks,
+            painted,
+            chosen.detail if detail else None,
+            chosen.eyes if lit else None,
+        )
+
+    return run
 
 
 def five_point_embed(embed: Callable[[UInt8Array, FloatArray], FloatArray]) -> Embed:

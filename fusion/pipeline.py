@@ -6,7 +6,7 @@ Nothing here can be switched off. A step that fails raises, and what was compute
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from sqlalchemy.engine import Connection
 
-from fusion.face import Face, UInt8Array
+from fusion.face import Face, FloatArray, UInt8Array
 from fusion.files import make_folder
 from fusion.media import LIMITS, Limits, encode_picture, format_of_output, read_picture, write_file_atomically
 from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
@@ -36,7 +36,7 @@ from provenance.records import ConsentRequest, FaceClaim, FolderEvidence, Manife
 
 if TYPE_CHECKING:
     from facesets.portraits import PortraitModel
-    from fusion.swap import Perception
+    from fusion.swap import Engine, Perception
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,7 @@ def complete(
             assignments,
             engine=prepared.engine,
             preset=request.preset,
+            detail=request.detail,
             eyes=request.eyes,
         )
     job = _Job(
@@ -233,6 +234,43 @@ def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, 
     with watch.stage("draw"):
         rgb = _grid([tile.rgb for tile in tiles], columns, tile_px)
     job = _Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=tuple(tiles))
+    return _seal_and_release(rgb, job, home, _Output(release, watch, {"pictures": len(tiles)}))
+
+
+def bench_sheet(
+    files: Sequence[tuple[bytes, bytes]],
+    landmarks: Sequence[tuple[FloatArray, FloatArray]],
+    engines: Mapping[str, Engine],
+    home: Home,
+    output: Path,
+    *,
+    tile_px: int = 256,
+) -> Sealed:
+    """Pairs (source, target) and what each engine makes of them, a row a pair, sealed as one output.
+
+    landmarks [478, 2] of both pictures of a pair. Every picture must be a nobody's, by its manifest or its declared
+    folder: RefusedError `sheet.not_ours` otherwise.
+    """
+    watch, release = Stopwatch(), Release(output)
+    with watch.stage("read"):
+        inputs = [(_Input.read(source, home), _Input.read(target, home)) for source, target in files]
+    if not inputs or any(one.evidence is None for pair in inputs for one in pair):
+        raise RefusedError(
+            "sheet.not_ours",
+            "A sheet shows only people who don't exist, and a picture here neither says so nor is declared so.",
+            "Declare the folder with `facsimile faceset declare`.",
+        )
+    tiles: list[UInt8Array] = []
+    with watch.stage("swap"):
+        for (source, target), (source_points, target_points) in zip(inputs, landmarks, strict=True):
+            made = [
+                engine(target.rgb, target_points, source.rgb, source_points).rgb
+                for engine in engines.values()
+            ]
+            tiles += [source.rgb, target.rgb, *made]
+    rgb = _grid(tiles, 2 + len(engines), tile_px)
+    everything = tuple({one.data: one for pair in inputs for one in pair}.values())
+    job = _Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=everything)
     return _seal_and_release(rgb, job, home, _Output(release, watch, {"pictures": len(tiles)}))
 
 

@@ -19,6 +19,7 @@ class FuseRequest:
     grant_ids  grants of the people involved; faces that belong to nobody need none
     preset     key of fusion.swap.PRESETS
     engine     key of fusion.swap.ENGINES; None: the preset's
+    detail     False leaves the detail branch out
     eyes       False leaves the eye branch out
     face       which face of the target: "largest", "all", or its number from the left
     mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
@@ -32,6 +33,7 @@ class FuseRequest:
     grant_ids: tuple[str, ...] = ()
     preset: str = "film"
     engine: str | None = None
+    detail: bool = True
     eyes: bool = True
     face: str = "largest"
     mapping: tuple[str, ...] = ()

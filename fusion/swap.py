@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -10,10 +11,11 @@ from typing import Final, Protocol
 import numpy as np
 
 from fusion.align import five_points
+from fusion.detail import DetailOptions, restore_detail
 from fusion.engines import style_face
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
-from fusion.warp import WarpOptions, WarpResult, warp_face
+from fusion.warp import WarpOptions, WarpResult, target_in_shape, warp_face
 from provenance.errors import FaceError, UsageError
 
 Assignment = tuple[UInt8Array, Face, Face]  # picture of the source, its face, face of the target
@@ -47,17 +49,22 @@ class Preset:
 
     engine   key of ENGINES
     warp     settings of the geometry that every engine starts from
+    detail   settings of the detail branch; None leaves the skin as the engine paints it
     eyes     settings of the eye branch; None leaves the eyes as the engine paints them
     """
 
     engine: str = "warp"
     warp: WarpOptions = field(default_factory=WarpOptions)
+    detail: DetailOptions | None = field(default_factory=DetailOptions)
     eyes: EyeOptions | None = field(default_factory=EyeOptions)
 
 
+# Engines whose eyes are the target's own, catch-lights and all: the eye branch can only disturb them (docs/log.md).
+KEEPS_EYES: Final = frozenset({"warp"})
+
 # mobile: fastest; live: a film's frames as they come; film: the best there is
 PRESETS: Final[Mapping[str, Preset]] = {
-    "mobile": Preset(warp=WarpOptions(grid_px=160)),
+    "mobile": Preset(warp=WarpOptions(grid_px=160), detail=None),
     "live": Preset(),
     "film": Preset(),
 }
@@ -128,11 +135,12 @@ def swap_faces(
     options: WarpOptions | None = None,
     *,
     preset: str = DEFAULT_PRESET,
+    detail: bool = True,
     eyes: bool = True,
 ) -> UInt8Array:
     """The target uint8 [H, W, 3] with every assigned face replaced, one after the other; a new picture.
 
-    `engine` and `options` override the preset's; without `eyes` its eye branch is left out. Both faces of an
+    `engine` and `options` override the preset's; without `detail` or `eyes` that branch is left out. Both faces of an
     assignment carry landmarks. UsageError `swap.unknown_engine`, `swap.unknown_preset`; FaceError
     `swap.no_landmarks`, `swap.face_twice` (one target face assigned twice) and those of the
     engine; WeightsError where an engine's network is not there.
@@ -148,18 +156,41 @@ def swap_faces(
         result = ENGINES[engine](
             altered, _points(target), source_rgb, _points(source), options, identity=source.embedding
         )
-        altered = finish(altered, _points(target), result, chosen.eyes if eyes else None)
+        finished = finish(
+            altered,
+            _points(target),
+            result,
+            chosen.detail if detail else None,
+            chosen.eyes if eyes and not keeps_eyes(engine, options) else None,
+        )
+        altered = finished.rgb
     return altered
 
 
 def finish(
-    target_rgb: UInt8Array, target_landmarks: FloatArray, result: WarpResult, eyes: EyeOptions | None
-) -> UInt8Array:
-    """What every engine's result goes through: the target's light in its eyes. uint8 [H, W, 3]."""
-    if eyes is None:
-        return result.rgb
+    target_rgb: UInt8Array,
+    target_landmarks: FloatArray,
+    result: WarpResult,
+    detail: DetailOptions | None,
+    eyes: EyeOptions | None,
+) -> WarpResult:
+    """What every engine's result goes through: the target's fine bands on its skin, the target's light in its eyes."""
     landmarks = target_landmarks if result.landmarks_px is None else result.landmarks_px
-    return match_eyes(result.rgb, landmarks, target_rgb, target_landmarks, eyes).rgb
+    rgb, clock = result.rgb, [time.perf_counter()]
+    if detail is not None:
+        under = target_in_shape(target_rgb, result)
+        rgb = restore_detail(rgb, under, result.mask, result.roi_xyxy, landmarks, detail)
+    clock.append(time.perf_counter())
+    if eyes is not None:
+        rgb = match_eyes(rgb, landmarks, target_rgb, target_landmarks, eyes).rgb
+    clock.append(time.perf_counter())
+    spent = {name: 1e3 * (clock[i + 1] - clock[i]) for i, name in enumerate(("detail", "eyes"))}
+    return dataclasses.replace(result, rgb=rgb, timings_ms={**result.timings_ms, **spent})
+
+
+def keeps_eyes(engine: str, options: WarpOptions) -> bool:
+    """Whether an engine leaves the target's eyes in place, so that the eye branch is not run."""
+    return engine in KEEPS_EYES and options.keep_eyes
 
 
 def _points(face: Face) -> FloatArray:

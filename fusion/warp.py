@@ -337,6 +337,14 @@ def _sample(rgb: UInt8Array, coordinates: FloatArray, size: tuple[int, int]) -> 
     return np.asarray(drawn, np.float32) / np.float32(255)
 
 
+def target_in_shape(target_rgb: UInt8Array, result: WarpResult) -> FloatArray:
+    """The untouched target over the result's region, bent to the result's shape, float32 [h, w, 3] in [0, 1]."""
+    x0, y0, x1, y1 = result.roi_xyxy
+    if result.from_target is None:
+        return target_rgb[y0:y1, x0:x1].astype(np.float32) / np.float32(255)
+    return _sample(target_rgb, result.from_target, (y1 - y0, x1 - x0))
+
+
 def _map_area(coordinates: FloatArray) -> float:
     """Picture area that a map covers, in square pixels (sum of its cells)."""
     across, down = np.diff(coordinates, axis=1)[:-1], np.diff(coordinates, axis=0)[:, :-1]

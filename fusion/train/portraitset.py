@@ -39,8 +39,9 @@ class PortraitSet:
         return len(self.names)
 
 
-def read_portraits(data: Path, split: str, size: int = 256) -> PortraitSet:
-    """Pictures of a split ("train", "val", "test") at `size` px; InputError on another folder."""
+def read_portraits(data: Path, split: str, size: int = 256, limit: int | None = None) -> PortraitSet:
+    """Pictures of a split ("train", "val", "test") at `size` px, the first `limit` by name; InputError on another
+    folder."""
     try:
         with (data / "portraits.csv").open(newline="") as stream:
             rows = {row["file"]: row for row in csv.DictReader(stream) if row["split"] == split}
@@ -54,7 +55,7 @@ def read_portraits(data: Path, split: str, size: int = 256) -> PortraitSet:
     except (OSError, KeyError, ValueError) as error:
         cause = f"{data.name} does not hold a labelled portrait set: {error}"
         raise InputError("train.data", cause, "Give --data the folder with portraits.csv.") from error
-    names = tuple(sorted(known))
+    names = tuple(sorted(known))[:limit]
     pictures, points = [], []
     for name in names:
         picture, ratio = _read_reduced(data / "portraits" / name, size)

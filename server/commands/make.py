@@ -73,6 +73,9 @@ def fuse(
     engine: Annotated[
         str | None, typer.Option(help="warp, or style once trained; default: the preset's.")
     ] = None,
+    no_detail: Annotated[
+        bool, typer.Option("--no-detail", help="Leave the skin's fine bands as the engine paints them.")
+    ] = False,
     no_eyes: Annotated[
         bool, typer.Option("--no-eyes", help="Leave the eyes' light as the engine paints it.")
     ] = False,
@@ -99,6 +102,7 @@ def fuse(
         grant_ids=tuple(grant or ()),
         preset=preset,
         engine=engine,
+        detail=not no_detail,
         eyes=not no_eyes,
         face=face,
         mapping=tuple(map_ or ()),

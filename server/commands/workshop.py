@@ -22,6 +22,7 @@ class Network(StrEnum):
     GENERATOR = "generator"
     DETECTOR = "detector"
     MARK = "mark"
+    DETAIL = "detail"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,6 +58,10 @@ def train(
         from fusion.train.detect import train as train_detect
 
         train_detect(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
+    elif network is Network.DETAIL:
+        from fusion.train.detail import train as train_detail_branch
+
+        train_detail_branch(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
     elif network is Network.LANDMARK:
         from fusion.train.landmark import train as train_landmark
 
