@@ -122,7 +122,8 @@ class _Card:
             yield from self._alarms(case, chosen)
 
     def _alarms(self, case: str, chosen: list[Sample]) -> Iterator[Row]:
-        logit = self._logits(np.array([s.raw for s in chosen], np.float64))
+        logit = self._gated(chosen)
+        yield self._row(case, "applicable", chosen, _mean_of(np.isfinite(logit)))
         yield self._row(case, "fpr_shipped", chosen, _mean_of(logit >= self.calibration.strong))
         if case in (IDENTITY_PASS, "reals_all"):
             for name, limit in (
@@ -166,7 +167,7 @@ class _Card:
         for group in sorted({s.group for s in self.samples if s.group}):
             members = [s for s in self.samples if s.group == group]
             chosen = pick(members, "real", within)
-            logit = self._logits(np.array([s.raw for s in chosen], np.float64))
+            logit = self._gated(chosen)
             for name, limit in (
                 ("fpr_shipped", self.calibration.strong),
                 ("fpr_weak", self.calibration.weak),
@@ -191,6 +192,13 @@ class _Card:
         for name, spent in (("ms_face", [s.ms for s in chosen]), ("cpu_ms_face", [s.cpu_ms for s in chosen])):
             median = np.array(spent, np.float64)
             yield self._row("all", name, chosen, functools.partial(_median, median), "ms")
+
+    def _gated(self, chosen: Sequence[Sample]) -> statistics.Array:
+        """Calibrated logits, minus infinity where the gates on detail and flatness withhold the score."""
+        fit = [
+            s.detail >= self.calibration.min_detail and s.flat <= self.calibration.max_flat for s in chosen
+        ]
+        return np.where(fit, self._logits(np.array([s.raw for s in chosen], np.float64)), -np.inf)
 
     def _logits(self, raw: statistics.Array) -> statistics.Array:
         return (raw - self.calibration.offset) / self.calibration.temperature

@@ -7,7 +7,7 @@ taken from the swap itself: before any mark, encoding or manifest. Both identiti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from fusion.warp import WarpOptions
 from provenance.errors import FaceError
 
 Rng = np.random.Generator
+Mark = Callable[[UInt8Array], UInt8Array]
 
 STORED_PX: Final = 320
 """Side of a stored crop; a face window larger than that is reduced to it."""
@@ -173,9 +174,16 @@ def points_in_crop(target: Person) -> FloatArray:
 
 
 def write_shards(
-    people: dict[str, Person], engines: dict[str, Engine], folder: Path, count: int, seed: int
+    people: dict[str, Person],
+    engines: dict[str, Engine],
+    folder: Path,
+    count: int,
+    seed: int,
+    mark: Mark | None = None,
 ) -> Iterator[int]:
     """Make `count` pairs into `folder` as shards of SHARD, those already there are left alone; yields pairs done.
+
+    `mark` is put into each member with chance ½, whatever its label, so that it tells nothing.
 
     A shard is `NNNN.npy` uint8 [64, 320, 320, 7], `NNNN.points.npy` float32 [64, 478, 2] and `NNNN.json`.
     Portraits whose window is under STORED_PX are left out, so are pairs that an engine refuses.
@@ -184,12 +192,19 @@ def write_shards(
     able = sorted(n for n, p in people.items() if face_window(p.rgb.shape[:2], p.box_xyxy).side >= STORED_PX)
     for shard in range(count // SHARD):
         if not (folder / f"{shard:04d}.json").exists():
-            _write_shard(folder / f"{shard:04d}", people, able, engines, np.random.default_rng((seed, shard)))
+            _write_shard(
+                folder / f"{shard:04d}", people, able, engines, np.random.default_rng((seed, shard)), mark
+            )
         yield (shard + 1) * SHARD
 
 
 def _write_shard(
-    path: Path, people: dict[str, Person], able: Sequence[str], engines: dict[str, Engine], rng: Rng
+    path: Path,
+    people: dict[str, Person],
+    able: Sequence[str],
+    engines: dict[str, Engine],
+    rng: Rng,
+    mark: Mark | None = None,
 ) -> None:
     planes, points, made = [], [], []
     for recipe in draw_recipes(able, sorted(engines), rng, 2 * SHARD):
@@ -198,7 +213,11 @@ def _write_shard(
         except FaceError:
             continue
         target = people[recipe.target]
-        planes.append(stack_pair(target, altered))
+        shown = target
+        if mark is not None:
+            shown = replace(target, rgb=mark(target.rgb)) if rng.random() < 0.5 else target
+            altered = replace(altered, rgb=mark(altered.rgb)) if rng.random() < 0.5 else altered
+        planes.append(stack_pair(shown, altered))
         points.append(points_in_crop(target))
         made.append(asdict(recipe))
         if len(made) == SHARD:

@@ -27,7 +27,7 @@ from detector.crop import reduce_square
 from detector.delivery import Delivery, deliver
 from detector.losses import LossWeights, detector_loss
 from detector.model import SIZES, EvidenceNet
-from detector.pairs import IDENTITY_PASS, Person, StoredPairs, trained_engines, write_shards
+from detector.pairs import IDENTITY_PASS, Mark, Person, StoredPairs, trained_engines, write_shards
 from detector.weights import load_pretrained
 from fusion.face import UInt8Array
 from fusion.train.portraitset import read_portraits
@@ -66,7 +66,13 @@ class DetectorRecipe:
 
 
 def make_pairs(
-    data: Path, folder: Path, split: str, count: int, seed: int = 1, report: Report = print
+    data: Path,
+    folder: Path,
+    split: str,
+    count: int,
+    seed: int = 1,
+    report: Report = print,
+    mark: Mark | None = None,
 ) -> None:
     """Write `count` pairs of a split's portraits into `folder`, by every engine that is registered; resumable."""
     portraits = read_portraits(data, split, 512)
@@ -74,7 +80,7 @@ def make_pairs(
         name: Person(name, portraits.pictures[i], np.ascontiguousarray(portraits.points[i, :, :2]))
         for i, name in enumerate(portraits.names)
     }
-    for done in write_shards(people, trained_engines(), folder, count, seed):
+    for done in write_shards(people, trained_engines(), folder, count, seed, mark):
         report(f"{split}: {done} of {count} pairs")
 
 
@@ -90,11 +96,13 @@ def train(
     seed: int = 0,
     recipe: DetectorRecipe | None = None,
     pretrained: tuple[Path, str] | None = None,
+    mark: Mark | None = None,
     report: Report = print,
 ) -> Path:
     """Train for `minutes` (all slices together) or `steps` (if not 0); path of `run`/detector.safetensors.
 
-    Pairs are made first where they are missing. `pretrained` is a local safetensors file of the backbone and its
+    Pairs are made first where they are missing, each member marked by `mark` with chance ½.
+    `pretrained` is a local safetensors file of the backbone and its
     sha256; WeightsError of `detector.weights.load_pretrained`.
     """
     recipe = recipe or DetectorRecipe()
@@ -102,7 +110,7 @@ def train(
     cv2.setNumThreads(threads)
     torch.manual_seed(seed)
     run.mkdir(parents=True, exist_ok=True)
-    train_pairs, held_out = _open_pairs(data, run, recipe, report)
+    train_pairs, held_out = _open_pairs(data, run, recipe, report, mark)
     learner = Learner(recipe, device)
     if pretrained is not None:
         load_pretrained(learner.net.backbone, *pretrained)
@@ -141,13 +149,13 @@ def train(
 
 
 def _open_pairs(
-    data: Path, run: Path, recipe: DetectorRecipe, report: Report
+    data: Path, run: Path, recipe: DetectorRecipe, report: Report, mark: Mark | None
 ) -> tuple[StoredPairs, StoredPairs]:
     stored = []
     for split, count in (("train", recipe.pairs), ("val", recipe.held_out_pairs)):
         folder = run / f"pairs_{split}"
         if not len(StoredPairs.open(folder)):
-            make_pairs(data, folder, split, count, report=report)
+            make_pairs(data, folder, split, count, report=report, mark=mark)
         stored.append(StoredPairs.open(folder))
         if not len(stored[-1]):
             raise InputError(

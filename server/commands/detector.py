@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detector.pairs import Person
     from detector.probes import Gate, Witnesses
     from detector.score import Scorer
+    from fusion.face import UInt8Array
 
 Data = Annotated[
     Path | None, typer.Option(help="Labelled portraits; default: people drawn by the portrait model.")
@@ -177,15 +178,22 @@ def _foreign(
     return [asdict(row) for row in foreign_rows(frames, scorer.calibration.strong)]
 
 
+def fresh_mark() -> Callable[[UInt8Array], UInt8Array]:
+    """Puts the mark into a picture, under a key made for this run and a new id each time."""
+    from provenance.watermark import embed
+
+    key = secrets.token_bytes(32)
+    return lambda rgb: embed(rgb, secrets.token_bytes(8), key)
+
+
 def load_witnesses(device: str) -> Witnesses:
     """The mark under a fresh key, and the suite's own face finder and recogniser."""
     from detector.probes import Witnesses
     from fusion.align import five_points
     from fusion.face import Face
     from fusion.swap import load_perception
-    from provenance.watermark import embed
 
-    perception, key = load_perception(device), secrets.token_bytes(32)
+    perception = load_perception(device)
 
     def identity(person: Person) -> Any:
         points = person.landmarks_px
@@ -193,7 +201,7 @@ def load_witnesses(device: str) -> Witnesses:
         return perception.embed(person.rgb, [face])[0]
 
     return Witnesses(
-        mark=lambda rgb: embed(rgb, secrets.token_bytes(8), key),
+        mark=fresh_mark(),
         find=perception.find,
         embed=identity,
     )

@@ -93,6 +93,7 @@ def train(
     elif network is Network.DETECTOR:
         from detector.train import DetectorRecipe
         from detector.train import train as train_detector
+        from server.commands.detector import fresh_mark
 
         train_detector(
             data,
@@ -103,6 +104,7 @@ def train(
             resume=resume,
             recipe=DetectorRecipe.of_size(size, device),
             pretrained=None if pretrained is None else (pretrained, pretrained_sha256),
+            mark=fresh_mark(),
             report=say,
         )
     else:
