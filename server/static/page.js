@@ -5,6 +5,7 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 /* Files: drop them anywhere on the field, see them before they are sent. */
 
+let shownPath = location.pathname;
 let chosen = null; // the picture under check, shown sharp beside its report; it never leaves but by the form
 
 function showThumbs(drop) {
@@ -74,6 +75,7 @@ function showAnswer(page) {
   const checked = find("[data-checked]");
   if (checked) {
     history.pushState(null, "", checked.dataset.checked);
+    shownPath = location.pathname;
     all(".languages a").forEach((link) => {
       link.href = `${checked.dataset.checked}${new URL(link.href).search}`;
     });
@@ -101,7 +103,9 @@ function sharpen() {
   probe.src = URL.createObjectURL(chosen);
 }
 
-addEventListener("popstate", () => location.reload());
+addEventListener("popstate", () => { // a jump within the page comes here, too
+  if (location.pathname !== shownPath) location.reload();
+});
 
 /* Make: the steps of a job, by events; when those fail, by asking. */
 
