@@ -48,10 +48,10 @@ class HybridEngine:
         begun = time.perf_counter()
         vector = embed_source(source_rgb, source_landmarks, self.identity) if identity is None else identity
         crop = generator_crop_from_image(target_landmarks, HYBRID_PX)
-        pictures = [
+        under, over = (
             warp_crop(rgb, crop, HYBRID_PX, border="replicate") for rgb in (target_rgb, composite.rgb)
-        ]
-        fields = predict_fields(self.net, *pictures, crop_share(composite, crop, HYBRID_PX), vector)
+        )
+        fields = predict_fields(self.net, under, over, crop_share(composite, crop, HYBRID_PX), vector)
         rgb = apply_fields(target_rgb, composite, fields, crop)
         keep = fields_in_roi(fields[..., 3:], crop, composite.roi_xyxy)[..., 0]
         spent = {**composite.timings_ms, "mend": 1e3 * (time.perf_counter() - begun)}

@@ -26,9 +26,9 @@ from fusion.warp import WarpResult
 
 TEMPLATE_PX: Final = 128
 # ArcFace's five points enlarged by 1.1 about the middle of the face's oval, which then leaves a tenth free all around.
-TEMPLATE_128: Final[FloatArray] = (
-    np.float32(1.1) * (ARCFACE_112 - np.float32([56.1, 69.1])) + np.float32([64.0, 64.0])
-).astype(np.float32)
+TEMPLATE_128: Final[FloatArray] = (1.1 * (ARCFACE_112.astype(np.float64) - [56.1, 69.1]) + 64.0).astype(
+    np.float32
+)
 
 
 def generator_crop_from_image(landmarks_px: FloatArray, size: int = TEMPLATE_PX) -> Matrix:
@@ -84,4 +84,4 @@ def _soft_rim(composite: WarpResult) -> FloatArray:
     inside = cv2.copyMakeBorder(composite.altered.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32)
     width = 0.08 * float(np.sqrt(max(int(composite.altered.sum()), 1)))
-    return np.clip(distance / np.float32(width), 0, 1)
+    return np.clip(distance / width, 0, 1).astype(np.float32)

@@ -157,7 +157,7 @@ def complete(
     watch: Stopwatch,
 ) -> Sealed:
     """Make what was decided: swap, mark, encode, sign, record, release."""
-    from fusion.swap import swap_faces
+    from fusion.swap import models_of, swap_faces
 
     request, faces = prepared.request, prepared.target_faces
     with watch.stage("swap"):
@@ -175,7 +175,7 @@ def complete(
     job = _Job(
         what="fusion",
         engine=prepared.engine,
-        models=dict(perception.models),
+        models={**perception.models, **models_of(prepared.engine)},
         decision=decision,
         accepted_index=accepted_index,
         purpose=request.purpose,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fusion.align import five_points
 from fusion.detail import DetailOptions, restore_detail
-from fusion.engines import style_face
+from fusion.engines import hybrid_face, style_face
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.warp import WarpOptions, WarpResult, target_in_shape, warp_face
@@ -39,7 +39,7 @@ class Engine(Protocol):
     ) -> WarpResult: ...
 
 
-ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face, "style": style_face}
+ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face, "hybrid": hybrid_face, "style": style_face}
 UNTRAINED: Final = frozenset({"style"})  # known by name, but no weights ship: WeightsError `weights.missing`
 
 
@@ -126,6 +126,13 @@ def load_perception(device: str = "cpu") -> Perception:
         device=device,
         models={spec.name: spec.sha256 for spec in specs},
     )
+
+
+def models_of(engine: str) -> dict[str, str]:
+    """Networks that an engine adds to those of `load_perception`, name → sha256."""
+    from fusion.weights import HYBRID, STYLE
+
+    return {spec.name: spec.sha256 for spec in (HYBRID, STYLE) if spec.name == engine}
 
 
 def swap_faces(

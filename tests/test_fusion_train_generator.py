@@ -45,7 +45,9 @@ def test_every_term_reaches_the_generator(judges: Judges) -> None:
     run = GeneratorRun(recipe, judges)
     torch.nn.init.normal_(run.painter.net.out.weight, std=0.02)
     found = terms(run.painter(batch()), batch(), judges, recipe, step=0)
-    names = {"pixel", "slope", "energy", "anchor", "identity", "leak", "feature", "landmark", "attribute"}
+    names = {"pixel", "slope", "energy", "anchor", "tint", "identity", "leak", "feature", "landmark"} | {
+        "attribute"
+    }
     assert set(found) == names
     parameters = list(run.painter.parameters())
     for name, term in found.items():
@@ -65,7 +67,7 @@ def test_terms_are_zero_where_nothing_is_wrong(judges: Judges) -> None:
     given = Batch(**{**vars(given), "wanted": embedding})
     recipe = replace(RECIPE, allowed_leak=1.0, wobble=0.0)
     found = terms(perfect, given, judges, recipe, step=0)
-    for name in ("pixel", "slope", "energy", "anchor", "leak", "identity", "feature", "landmark"):
+    for name in ("pixel", "slope", "energy", "anchor", "tint", "leak", "identity", "feature", "landmark"):
         assert float(found[name]) < 1e-5, name
     worse = terms(perfect + 0.05, given, judges, recipe, step=0)
     assert float(worse["pixel"]) > 0.01

@@ -54,24 +54,25 @@ class GeneratorRecipe:
     steps: int = 0
     threads: int = 1
     device: str = "cpu"
-    pairs: int = 10
+    pairs: int = 6
     swaps: int = 6
-    judged: int = 8
-    learning_rate: float = 1e-3
+    judged: int = 7
+    learning_rate: float = 1.5e-3
     pixel: float = 1.0
-    slope: float = 1.0
+    slope: float = 0.5
     energy: float = 0.3
     anchor: float = 0.5
-    identity: float = 0.1
-    leak: float = 0.05
+    tint: float = 4.0
+    identity: float = 0.4
+    leak: float = 0.1
     feature: float = 0.05
-    landmark: float = 0.02
+    landmark: float = 0.1
     attribute: float = 0.02
     landmark_every: int = 4
     allowed_leak: float = 0.3
     wobble: float = 0.04
     ema: float = 0.998
-    check_every: int = 150
+    check_every: int = 120
     save_every_s: float = 240.0
     seed: int = 7
 
@@ -138,6 +139,7 @@ def terms(
     if n < len(made):
         near = losses.pixel_loss(made[n:], batch.composite[n:], weight[n:])
         found["anchor"] = near + losses.slope_loss(made[n:], batch.composite[n:], weight[n:])
+        found["tint"] = losses.tint_loss(made[n:], batch.composite[n:], weight[n:])
     chosen = slice(len(made) - min(recipe.judged, len(made)), len(made))
     embedding, _ = judges.look(made[chosen], recipe.wobble)
     found["identity"] = losses.identity_loss(embedding, batch.wanted[chosen])

@@ -104,6 +104,12 @@ def energy_loss(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return torch.stack([part.abs().mean() for part in parts]).mean()
 
 
+def tint_loss(made: Tensor, composite: Tensor, weight: Tensor) -> Tensor:
+    """Weighted size of a colour cast, coarser than 4 px: what the change does to channels beyond their mean."""
+    change = F.avg_pool2d(weight * (made - composite), 4)
+    return (change - change.mean(dim=1, keepdim=True)).abs().mean()
+
+
 def identity_loss(embedding: Tensor, wanted: Tensor) -> Tensor:
     """1 - cosine of unit vectors [N, 512]."""
     return (1 - (embedding * wanted).sum(1)).mean()

@@ -101,10 +101,10 @@ class PairMaker:
             "mended": warp_crop(mended.rgb, crop, CROP_PX, border="replicate"),
             "regained": share_as_bytes(mended, crop),
             "target": warp_crop(target, crop, CROP_PX, border="replicate"),
-            "portrait": np.int32(index),
-            "other": np.int32(other),
-            "same": np.bool_(same),
-            "hidden": np.bool_(hidden),
+            "portrait": np.array(index, np.int32),
+            "other": np.array(other, np.int32),
+            "same": np.array(same),
+            "hidden": np.array(hidden),
         }
 
     def _pick_other(self, rng: Rng, index: int) -> int:
@@ -191,7 +191,7 @@ def lay(over: UInt8Array, under: UInt8Array, cover: FloatArray) -> UInt8Array:
     if not cover.any():
         return under
     mixed = under + cover[..., None] * (over.astype(np.float32) - under)
-    return np.rint(mixed).clip(0, 255).astype(np.uint8)
+    return np.asarray(np.rint(mixed).clip(0, 255), np.uint8)
 
 
 def spoil(rng: Rng, view: UInt8Array) -> UInt8Array:
@@ -232,8 +232,9 @@ def write_shard(maker: PairMaker, folder: Path, number: int, seed: int) -> bool:
     rng = np.random.default_rng([seed, number])
     records = [maker.draw(rng) for _ in range(SHARD)]
     part = path.with_name(f".{path.stem}.part.npz")
+    columns = {name: np.stack([record[name] for record in records]) for name in records[0]}
     with part.open("wb") as stream:
-        np.savez(stream, **{name: np.stack([record[name] for record in records]) for name in records[0]})
+        np.savez(stream, allow_pickle=False, **columns)
     part.replace(path)
     return True
 
