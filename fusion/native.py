@@ -84,4 +84,4 @@ def _soft_rim(composite: WarpResult) -> FloatArray:
     inside = cv2.copyMakeBorder(composite.altered.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32)
     width = 0.08 * float(np.sqrt(max(int(composite.altered.sum()), 1)))
-    return np.clip(distance / width, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(distance / width, 0, 1), np.float32)

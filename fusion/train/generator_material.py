@@ -221,7 +221,7 @@ def share_as_bytes(result: WarpResult | None, crop: Matrix) -> UInt8Array:
     """Trust map uint8 [128, 128]; zeros where there was no swap."""
     if result is None:
         return np.zeros((CROP_PX, CROP_PX), np.uint8)
-    return np.rint(crop_share(result, crop, CROP_PX).clip(0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(crop_share(result, crop, CROP_PX).clip(0, 1) * 255), np.uint8)
 
 
 def write_shard(maker: PairMaker, folder: Path, number: int, seed: int) -> bool:
