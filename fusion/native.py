@@ -68,7 +68,8 @@ def apply_fields(
     """
     x0, y0, x1, y1 = composite.roi_xyxy
     kept = target_rgb[y0:y1, x0:x1]
-    drawn = fields_in_roi(fields, crop_from_image, composite.roi_xyxy)
+    windowed = fields * crop_window(fields.shape[0])[..., None]
+    drawn = fields_in_roi(windowed, crop_from_image, composite.roi_xyxy)
     drawn *= _soft_rim(composite)[..., None]
     under = kept.astype(np.float32) / np.float32(255)
     over = composite.rgb[y0:y1, x0:x1].astype(np.float32) / np.float32(255)
@@ -77,6 +78,13 @@ def apply_fields(
     rgb = target_rgb.copy()
     rgb[y0:y1, x0:x1] = np.where(composite.altered[..., None], new, kept)
     return rgb
+
+
+def crop_window(size: int, share: float = 0.06) -> FloatArray:
+    """1 inside the crop, falling to 0 over its outermost `share`, float32 [S, S]: a network's rim is unreliable."""
+    line = np.arange(size, dtype=np.float32)
+    slope = np.clip(np.minimum(line, size - 1 - line) / (share * size), 0, 1)
+    return np.asarray(slope[:, None] * slope[None], np.float32)
 
 
 def _soft_rim(composite: WarpResult) -> FloatArray:

@@ -60,13 +60,13 @@ class Preset:
 
 
 # Engines whose eyes are the target's own, catch-lights and all: the eye branch can only disturb them (docs/log.md).
-KEEPS_EYES: Final = frozenset({"warp"})
+KEEPS_EYES: Final = frozenset({"warp", "hybrid"})
 
 # mobile: fastest; live: a film's frames as they come; film: the best there is
 PRESETS: Final[Mapping[str, Preset]] = {
     "mobile": Preset(warp=WarpOptions(grid_px=160), detail=None),
-    "live": Preset(),
-    "film": Preset(),
+    "live": Preset(engine="hybrid"),
+    "film": Preset(engine="hybrid"),
 }
 DEFAULT_PRESET: Final = "film"
 

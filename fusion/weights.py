@@ -104,7 +104,7 @@ PEOPLE = WeightSpec(
 HYBRID = WeightSpec(
     name="hybrid",
     file="hybrid.safetensors",
-    sha256="",
+    sha256="e8e05b9eeb9884b0c5c2368e302f5b68a492a192ee6d21fbdc2c73ee4c3a21f4",
     licence="Apache-2.0",
     card="hybrid.md",
     input_size_px=(128, 128),
@@ -125,7 +125,7 @@ STYLE = WeightSpec(
 )
 
 REGISTRY: Mapping[str, WeightSpec] = {
-    spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE, PEOPLE)
+    spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE, HYBRID, PEOPLE)
 }
 
 

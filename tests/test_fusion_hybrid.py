@@ -7,13 +7,20 @@ import torch.nn.functional as F
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion.align import apply_matrix, five_points
-from fusion.engines import HybridEngine, StyleEngine, predict_fields
+from fusion.engines import HybridEngine, StyleEngine, hybrid_face, predict_fields
 from fusion.export import export_onnx
 from fusion.face import UInt8Array
 from fusion.generator import StyleConfig, StyleGenerator
 from fusion.hybrid import HYBRID_PX, Block, HybridNet, mend
 from fusion.identity import load_identity
-from fusion.native import TEMPLATE_128, apply_fields, crop_share, fields_in_roi, generator_crop_from_image
+from fusion.native import (
+    TEMPLATE_128,
+    apply_fields,
+    crop_share,
+    crop_window,
+    fields_in_roi,
+    generator_crop_from_image,
+)
 from fusion.warp import warp_face
 
 
@@ -166,6 +173,21 @@ def test_the_gate_gives_the_targets_finest_bands_back(scene) -> None:
     assert (composite.rgb[window] != target[window]).any()
 
 
+def test_nothing_shows_where_the_crop_ends(scene) -> None:
+    target, points, source, other = scene
+    composite = warp_face(target, points, source, other)
+    crop = generator_crop_from_image(points)
+    crop[:, 2] += [0, -40]  # a crop whose upper rim cuts the forehead
+    fields = np.zeros((HYBRID_PX, HYBRID_PX, 4), np.float32)
+    fields[..., :3] = 0.3
+    out = apply_fields(target, composite, fields, crop)
+    change = np.abs(out.astype(int) - composite.rgb).max(-1)
+    assert change.max() > 50
+    assert np.abs(np.diff(change, axis=0)).max() < 12
+    assert crop_window(128)[64, 64] == 1
+    assert crop_window(128)[0].max() == crop_window(128)[:, -1].max() == 0
+
+
 def test_the_share_of_the_source_is_seen_in_the_crop(scene) -> None:
     target, points, source, other = scene
     composite = warp_face(target, points, source, other)
@@ -228,3 +250,18 @@ def test_fields_do_not_depend_on_the_batch_or_the_run(scene) -> None:
     two = predict_fields(net, *crops, np.ones((128, 128), np.float32), vector)
     assert one.shape == (128, 128, 4)
     assert (one == two).all()
+
+
+def test_the_network_that_ships_changes_the_face_a_little_and_nothing_else(scene) -> None:
+    target, points, source, other = scene
+    result = hybrid_face(target, points, source, other)
+    composite = warp_face(target, points, source, other)
+    x0, y0, x1, y1 = result.roi_xyxy
+    altered = np.zeros(target.shape[:2], bool)
+    altered[y0:y1, x0:x1] = result.altered
+    assert (result.rgb[~altered] == target[~altered]).all()
+    change = np.abs(result.rgb[altered].astype(int) - composite.rgb[altered])
+    assert 0.2 < change.mean() < 12
+    assert set(result.timings_ms) == {"geometry", "look", "render", "mend"}
+    cast = (result.rgb[altered].astype(float) - composite.rgb[altered]).mean(0)
+    assert np.ptp(cast) < 2  # no tint
