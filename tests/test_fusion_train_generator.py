@@ -114,7 +114,8 @@ def test_a_resumed_run_equals_one_that_went_on(judges: Judges, tmp_path: Path) -
 
 
 def test_training_lowers_the_error_and_the_average_follows(judges: Judges) -> None:
-    recipe = replace(RECIPE, identity=0, leak=0, feature=0, attribute=0, landmark=0, steps=0)
+    others = ("anchor", "tint", "identity", "leak", "feature", "attribute", "landmark")
+    recipe = replace(RECIPE, steps=0, learning_rate=3e-3, **dict.fromkeys(others, 0.0))
     run = GeneratorRun(recipe, judges)
     run.steps = 60  # the warm-up is over
     start = [p.clone() for p in run.average.parameters()]
