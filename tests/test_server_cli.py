@@ -18,6 +18,7 @@ from hostile import HOSTILE
 
 from detector.evidence import BANDS
 from fusion.media import encode_picture, read_picture
+from fusion.weights import REGISTRY
 from provenance import fsck
 from provenance.home import Home
 from server.cli import build_app, spread
@@ -266,7 +267,7 @@ def test_doctor_tells_the_device_the_weights_and_the_ledger(run: Run, studio: St
     told = run("doctor", "--json", home=studio.home_path).json
     assert told["device"].startswith(("cpu", "cuda"))
     assert {row["name"]: row["state"] for row in told["weights"]} == dict.fromkeys(
-        ("detect", "landmark", "identity", "face_shape"), "sound"
+        (*REGISTRY, "detector"), "sound"
     )
     assert told["ledger"]["state"] == "sound"
     assert told["ledger"]["certificate until"] > "2026-01-01"
