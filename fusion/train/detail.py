@@ -107,10 +107,11 @@ def resampled(picture: FloatArray, rng: Rng) -> FloatArray:
     for sign in (1, -1) if chance(rng, 0.7) else ():
         x, y = sign * rng.uniform(-0.35, 0.35, 2)
         move = np.array([[1, 0, x], [0, 1, y]])
-        picture = cv2.warpAffine(
+        moved = cv2.warpAffine(
             picture, move, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
-    return np.asarray(picture, np.float32)
+        picture = np.asarray(moved, np.float32)
+    return picture
 
 
 def to_batch(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
