@@ -25,7 +25,11 @@ EXIT_CODES = {
 }
 EXIT_CODES["Problem"] = 3  # what `fsck` lists and raises as LedgerError
 EXIT_CODES["FacesetError"] = 2  # floor 0 knows no other; the command line maps it
-EXIT_CODES |= {"TooBusyError": 1, "LeaseLostError": 1, "CancelledError": 1}  # the server's own kinds of refusal
+EXIT_CODES |= {
+    "TooBusyError": 1,
+    "LeaseLostError": 1,
+    "CancelledError": 1,
+}  # the server's own kinds of refusal
 
 
 @dataclass
