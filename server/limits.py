@@ -7,6 +7,7 @@ connection; a body that trickles gets 408.
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio.events import TimerHandle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,7 +47,7 @@ class Rates:
         if self._limiter.hit(limit, what, who):
             return
         reset_at = self._limiter.get_window_stats(limit, what, who).reset_time
-        wait_s = max(1, min(60, round(reset_at - self._limiter.storage.now()))) if reset_at else 60
+        wait_s = max(1, min(60, round(reset_at - time.time()))) if reset_at else 60
         raise TooBusyError(
             "request.too_many",
             f"More than {limit.amount} {what}s came within a minute.",

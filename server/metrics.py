@@ -6,7 +6,7 @@ Never a path with ids, a key, a name or a hash as a label: a route's template, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -21,7 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        on = {"registry": self._registry}
+        on: dict[str, Any] = {"registry": self._registry}
         labels = ("method", "route", "status")
         self._requests = Counter("facsimile_requests_total", "Requests by route and status.", labels, **on)
         self._seconds = Histogram(

@@ -186,7 +186,9 @@ class _Heartbeat:
 
 def _fuse_request(said: Mapping[str, Any], objects: ObjectStore) -> FuseRequest:
     names = {"sources", "target", "format"}
-    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items() if key not in names}
+    fields: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in said.items() if key not in names
+    }
     return FuseRequest(
         sources=tuple(objects.get(each) for each in said["sources"]),
         target=objects.get(said["target"]),

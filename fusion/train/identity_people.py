@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fusion.face import FloatArray
@@ -29,9 +30,10 @@ def write_people(data: Path, path: Path, net: IdentityNet, identity_sha256: str)
     return write_weights(path, tensors)
 
 
-def as_bytes(embeddings: FloatArray) -> np.ndarray:
+def as_bytes(embeddings: FloatArray) -> npt.NDArray[np.int8]:
     """float32 [N, D] → int8 [N, D], each row scaled by its largest entry; directions stay within half a degree."""
-    return np.round(embeddings / np.abs(embeddings).max(axis=1, keepdims=True) * 127).astype(np.int8)
+    scaled = embeddings / np.abs(embeddings).max(axis=1, keepdims=True) * 127
+    return np.asarray(np.round(scaled), np.int8)
 
 
 def nearest_other(embeddings: FloatArray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated
+from typing import Annotated, Any
 
 import rfc8785
 from fastapi import APIRouter, Path, Query
@@ -85,7 +85,7 @@ def prove_consistency(
 
 def _leaf_bytes(entry: Entry) -> bytes:
     """RFC 8785 bytes of the leaf; canonical, so that making them anew gives the stored ones."""
-    leaf = {
+    leaf: dict[str, Any] = {
         "body": dict(entry.body),
         "index": entry.index,
         "kind": entry.kind,
