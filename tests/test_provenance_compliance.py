@@ -13,6 +13,9 @@ from conftest import Studio
 from test_provenance_fsck import tamper
 
 from fusion.media import Format, encode_picture, read_picture
+from fusion.pipeline import sample
+from fusion.request import SampleRequest
+from fusion.swap import load_perception
 from provenance.compliance import CHECKS, Judged, Released, judge
 from provenance.home import Home
 from provenance.requirements import REQUIREMENTS, STANDARDS
@@ -25,6 +28,15 @@ def released(path: Path) -> Released:
     rgb = read_picture(data).rgb
     recoded = read_picture(encode_picture(rgb, Format.JPEG)).rgb
     return Released(path.name, data, "image/png", rgb, recoded)
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """One of its own: what other tests did in theirs would show in the report."""
+    folder = tmp_path_factory.mktemp("audited")
+    with Home.create(folder / "home", "Facsimile tests") as home:
+        people = sample(SampleRequest(count=3, seed=11, size_px=512), home, folder)
+    return Studio(folder / "home", people, load_perception("cpu"))
 
 
 @pytest.fixture(scope="module")

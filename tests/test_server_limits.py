@@ -40,6 +40,7 @@ def client(served: Served) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_hostile_files_get_their_status_within_ceilings(client: httpx.Client, name: str) -> None:
     make, code = HOSTILE[name]
+    code = {"mp4_with_hostile_box": "media.damaged"}.get(name, code)  # a check reads videos too
     data = make()
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     answer = client.post("/v1/checks", files={"file": ("picture.png", data, "image/png")})
@@ -54,8 +55,9 @@ def test_hostile_files_get_their_status_within_ceilings(client: httpx.Client, na
     "name", ["jpeg_zip_polyglot", "png_text_bomb", "jpeg_exif_loop", "webp_lossless_alpha"]
 )
 def test_odd_but_honest_files_are_checked(client: httpx.Client, name: str) -> None:
+    """They show no face that could be judged, so nothing is concluded."""
     answer = client.post("/v1/checks", files={"file": ("picture", ACCEPTED[name][0]())})
-    assert (answer.status_code, answer.json()["verdict"]) == (201, "no_evidence"), answer.text
+    assert (answer.status_code, answer.json()["verdict"]) == (201, "inconclusive"), answer.text
 
 
 def test_nothing_of_an_upload_is_written_outside_the_store(
