@@ -236,7 +236,8 @@ def test_swaps_of_portraits_keep_the_bars_on_a_few_pairs() -> None:
     assert rows["default", "id_cos_target:teacher"] <= 0.5
     assert rows["default", "pose_deg"] <= 4
     assert rows["default", "seam_delta_e"] < rows["paste", "seam_delta_e"]
-    assert rows["default", "hf_corr"] > 0.7 > 0.5 > rows["warp", "hf_corr"]
+    assert rows["default", "hf_corr"] > 0.7
+    assert rows["warp", "hf_corr"] < 0.5
     assert abs(rows["default", "id_cos_source:teacher"] - rows["warp", "id_cos_source:teacher"]) <= 0.02
 
 

@@ -52,7 +52,9 @@ def test_only_one_may_write_and_readers_do_not_wait(
         conn.execute(sa.insert(schema_version).values(version=7))
         with other.read() as reading:
             assert not is_writing(reading)
-            assert reading.scalars(sa.select(schema_version.c.version)).all() == [database_module.SCHEMA_VERSION]
+            assert reading.scalars(sa.select(schema_version.c.version)).all() == [
+                database_module.SCHEMA_VERSION
+            ]
         with pytest.raises(StoreError, match=r"store\.locked") as caught, other.write():
             pass
     assert caught.value.next_step.startswith("Wait")
