@@ -66,8 +66,11 @@ def draw(
 
 
 def _shortener(names: Sequence[str]) -> Callable[[str], str]:
-    """Names without the folder that all of them share."""
-    folder = os.path.commonpath([os.path.dirname(name) or "." for name in names]) if len(names) > 1 else ""
+    """Names without the folder that all of them share; whole where some are absolute and some are not."""
+    mixed = len({os.path.isabs(name) for name in names}) > 1
+    if len(names) < 2 or mixed:
+        return str
+    folder = os.path.commonpath([os.path.dirname(name) or "." for name in names])
     return lambda name: os.path.relpath(name, folder) if folder else name
 
 

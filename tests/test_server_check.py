@@ -51,6 +51,15 @@ def test_table_spreadsheet_and_counts_agree(run: Run, studio: Studio, folder: Pa
     assert "media.truncated" in ran.out
 
 
+def test_paths_of_both_kinds_stand_in_one_table(
+    run: Run, studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    ran = run("check", "a.png", folder / "deeper" / "b.jpg", home=studio.home_path)
+    assert ran.code == 0
+    assert "2 Cannot tell" in ran.out
+
+
 @pytest.mark.parametrize("suffix", [".html", ".pdf", ".json"])
 def test_a_report_is_signed_and_a_changed_one_is_told(
     run: Run, studio: Studio, folder: Path, tmp_path: Path, suffix: str
