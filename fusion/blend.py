@@ -14,6 +14,12 @@ import numpy as np
 from fusion import mesh
 from fusion.face import FloatArray, UInt8Array
 
+LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+DARK_FEATURE, PALE_SKIN = (
+    0.35,
+    0.75,
+)  # luma, as a part of the skin's around, of what is surely none and surely skin
+
 
 def blur(image: FloatArray, sigma_px: float) -> FloatArray:
     """Gaussian of any width: shrunk first where it is wide, so that the cost stays flat."""
@@ -76,10 +82,16 @@ def match_light(
 def relight(moved: FloatArray, light: Light) -> FloatArray:
     """Low frequencies exchanged; what is darker than the skin scales with it, what is lighter is added as it is.
 
-    A factor alone turns highlights of dark skin into glare on light skin; a sum alone turns brows grey.
+    A factor alone turns highlights of dark skin into glare on light skin; a sum alone turns brows grey. What is much
+    darker than the skin (brows, lashes, nostrils) is none: it gets brighter or darker but keeps its own colour, which
+    the factors of skin would turn blue on lighter skin.
     """
     detail = moved - light.have
-    return np.clip(light.want + np.where(detail < 0, detail * light.darker, detail), 0, 1).astype(np.float32)
+    as_skin = light.want + np.where(detail < 0, detail * light.darker, detail)
+    own_colour = moved * (light.darker @ LUMA)[..., None]
+    paleness = (moved @ LUMA) / (light.have @ LUMA + 0.02)  # 1: as light as the skin around
+    skin = np.clip((paleness - DARK_FEATURE) / (PALE_SKIN - DARK_FEATURE), 0, 1)[..., None]
+    return np.clip(own_colour + skin * (as_skin - own_colour), 0, 1).astype(np.float32)
 
 
 def match_region(

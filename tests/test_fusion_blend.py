@@ -74,3 +74,20 @@ def test_irises_take_the_sources_colour() -> None:
     assert (painted == target).all(-1)[away].all()
     tiny = (points - 256) * 0.1 + 256
     assert blend.match_iris_colour(target, tiny, source, tiny, 1.0) is target
+
+
+def test_brows_keep_their_colour_where_dark_skin_becomes_light() -> None:
+    """Per-channel factors of skin would paint a near-neutral brow blue."""
+    dark_skin, light_skin, brow = (
+        np.array(c, np.float32) for c in ((0.55, 0.3, 0.15), (0.75, 0.58, 0.48), (0.12, 0.09, 0.08))
+    )
+    moved = np.broadcast_to(dark_skin, (40, 40, 3)).copy()
+    moved[18:22, 10:30] = brow
+    target = np.broadcast_to(light_skin, (40, 40, 3)).copy()
+    skin = np.ones((40, 40), np.float32)
+    skin[17:23, 9:31] = 0
+    lit = blend.relight(moved, blend.match_light(moved, target, skin, skin, 12.0, 2.5))
+    np.testing.assert_allclose(lit[2, 2], light_skin, atol=0.02)
+    red, green, blue = lit[20, 20]
+    assert red > green > blue
+    assert lit[20, 20].mean() > brow.mean()
