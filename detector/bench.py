@@ -16,12 +16,13 @@ from detector.blend import HELD_OUT_FAMILY
 from detector.calibrate import DELIVERED
 from detector.cases import CLEAN, DELIVERIES, Q60_R75, SWEEPS, Case, make_cases
 from detector.delivery import Delivery
-from detector.evaluate import Row, judge_bars
+from detector.evaluate import judge_bars
 from detector.pairs import IDENTITY_PASS, Person
 from detector.plots import draw_sweep
 from detector.samples import Sample, score_cases
 from detector.score import Scorer
 from facesets.portraits import PortraitModel
+from fusion.evaluate import Row
 from fusion.swap import Engine
 from fusion.train.portraitset import read_portraits
 

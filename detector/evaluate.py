@@ -20,20 +20,9 @@ from detector.cases import CLEAN, DELIVERIES, Q60_R75, SWEEPS, UNSEEN_ENGINE
 from detector.pairs import HELD_OUT_SETTINGS, IDENTITY_PASS
 from detector.samples import Sample, pick
 from detector.score import Calibration
+from fusion.evaluate import Row
 
 CONCLUSIVE: Final = frozenset({"none found", "weak", "moderate", "strong"})
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number; ci95 clustered by identity, None where it is not defined."""
-
-    case: str
-    metric: str
-    value: float
-    unit: str
-    n: int
-    ci95: tuple[float, float] | None
 
 
 @dataclass(frozen=True)

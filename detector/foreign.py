@@ -10,8 +10,8 @@ import numpy as np
 
 from detector import statistics
 from detector.deepfakebench import ForeignVideo
-from detector.evaluate import Row
 from detector.score import Scorer
+from fusion.evaluate import Row
 from fusion.face import Face, UInt8Array
 
 

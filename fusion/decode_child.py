@@ -22,7 +22,7 @@ import numpy as np
 from fusion.formats import Header, Limits, Picture, too_costly, undecodable
 from provenance.errors import MediaError
 
-_OUT_OF_MEMORY = 3
+OUT_OF_MEMORY = 3
 
 
 def read_picture_apart(data: bytes, header: Header, limits: Limits) -> Picture:
@@ -62,7 +62,7 @@ def _converse(child: subprocess.Popen[bytes], data: bytes, header: Header) -> Pi
     with child.stdout as stream:
         answer = _read_answer(stream)
         if answer is None:
-            raise _death(child.wait())
+            raise death_of(child.wait())
         if "code" in answer:
             raise MediaError(str(answer["code"]), str(answer["cause"]), str(answer["next_step"]))
         return _read_pixels(stream, answer, header)
@@ -83,10 +83,18 @@ def _read_pixels(stream: IO[bytes], answer: dict[str, object], header: Header) -
     return Picture(rgb, header.format, tuple(str(note) for note in notes) if isinstance(notes, list) else ())
 
 
-def _death(status: int) -> MediaError:
-    if status in (_OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
+def death_of(status: int) -> MediaError:
+    """The error that the exit status of a decoding child stands for."""
+    if status in (OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
         return too_costly()
     return undecodable("the decoder stopped")
+
+
+def restrict(cpu_s: int, memory_bytes: int) -> None:
+    """Limit this process for good: seconds of CPU, address space, and no core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def main() -> int:
@@ -94,9 +102,7 @@ def main() -> int:
     limits = Limits(**json.loads(sys.argv[1]))
     from fusion.media import read_picture_here
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.child_cpu_s, limits.child_cpu_s))
-    resource.setrlimit(resource.RLIMIT_AS, (limits.child_bytes, limits.child_bytes))
+    restrict(limits.child_cpu_s, limits.child_bytes)
     out = sys.stdout.buffer
     try:
         picture = read_picture_here(sys.stdin.buffer.read(), limits)
@@ -106,7 +112,7 @@ def main() -> int:
         out.write(json.dumps(answer).encode() + b"\n")
         return 0
     except MemoryError:
-        return _OUT_OF_MEMORY
+        return OUT_OF_MEMORY
     out.write(json.dumps({"notes": picture.notes}).encode() + b"\n")
     out.write(picture.rgb.data.cast("B"))
     return 0

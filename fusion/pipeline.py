@@ -210,7 +210,7 @@ def sample(
         watch = Stopwatch()
         with watch.stage("draw"):
             rgb = strangers.draw(seed, number, request.size_px)
-        job = _Job(what="sample", engine="portraits", models=dict(strangers.models), label=request.label)
+        job = _Job(what="sample", engine="portraits", models=strangers.models, label=request.label)
         output = folder / f"nobody_{seed}_{number:04d}.png"
         details = {"seed": seed, "number": number}
         sealed.append(_seal_and_release(rgb, job, home, _Output(Release(output), watch, details)))

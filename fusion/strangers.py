@@ -6,7 +6,6 @@ median is no new identity, and the next candidate is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +54,7 @@ class Strangers:
         self.model, self.net, self.people = model, load_identity(), load_training_people()
 
     @property
-    def models(self) -> Mapping[str, str]:
+    def models(self) -> dict[str, str]:
         """sha256 of everything that decides what is drawn."""
         return {"portraits": self.model.sha256, "identity": IDENTITY.sha256, "people": PEOPLE.sha256}
 

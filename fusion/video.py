@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -23,15 +21,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusion.decode_child import child_environment
+from fusion.decode_child import OUT_OF_MEMORY, child_environment, death_of, restrict
 from fusion.files import open_file
-from fusion.formats import damaged, too_costly, undecodable
+from fusion.formats import damaged
 from fusion.video_boxes import VIDEO_LIMITS, VideoHeader, VideoLimits, is_video, read_video_header
 from provenance.errors import MediaError
 
 __all__ = ["VIDEO_LIMITS", "Frame", "VideoInfo", "VideoLimits", "is_video", "open_video", "sample_times"]
-
-_OUT_OF_MEMORY = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +165,7 @@ class _Talk:
         try:
             os.write(self._ask, json.dumps(wanted_s).encode() + b"\n")
         except BrokenPipeError as error:
-            raise _death(self._child.wait()) from error
+            raise death_of(self._child.wait()) from error
 
     def close(self) -> None:
         self._child.kill()
@@ -181,7 +177,7 @@ class _Talk:
         with self._hurry():
             line = self._out.readline(128 << 20)
         if not line.endswith(b"\n"):
-            raise _death(self._child.wait())
+            raise death_of(self._child.wait())
         answer = dict(json.loads(line))
         if "code" in answer:
             raise MediaError(str(answer["code"]), str(answer["cause"]), str(answer["next_step"]))
@@ -192,7 +188,7 @@ class _Talk:
         with self._hurry():
             num_bytes = self._out.readinto(rgb.data.cast("B"))  # type: ignore[attr-defined]
         if num_bytes != rgb.nbytes:
-            raise _death(self._child.wait())
+            raise death_of(self._child.wait())
         return rgb
 
     @contextmanager
@@ -203,12 +199,6 @@ class _Talk:
             yield
         finally:
             timer.cancel()
-
-
-def _death(status: int) -> MediaError:
-    if status in (_OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
-        return too_costly()
-    return undecodable("the decoder stopped")
 
 
 def _serve(asked: IO[str], out: IO[bytes]) -> None:
@@ -240,9 +230,7 @@ def _say(out: IO[bytes], **answer: object) -> None:
 def main() -> int:
     """The child: limits first, then read, decode and answer until nobody asks any more."""
     limits = VideoLimits(**json.loads(sys.argv[2]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.child_cpu_s, limits.child_cpu_s))
-    resource.setrlimit(resource.RLIMIT_AS, (limits.child_bytes, limits.child_bytes))
+    restrict(limits.child_cpu_s, limits.child_bytes)
     out = sys.stdout.buffer
     try:
         with os.fdopen(int(sys.argv[1])) as asked:
@@ -251,7 +239,7 @@ def main() -> int:
         cause = str(error).removeprefix(f"{error.code}: ")
         _say(out, code=error.code, cause=cause, next_step=error.next_step)
     except MemoryError:
-        return _OUT_OF_MEMORY
+        return OUT_OF_MEMORY
     return 0
 
 
