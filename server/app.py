@@ -57,7 +57,8 @@ def create_app(home: Home, settings: ServeSettings | None = None) -> FastAPI:
         app.include_router(module.router)
     pages.add_to(app)
     app.openapi = _openapi_of(app)  # type: ignore[method-assign]
-    app.add_middleware(BodyGuard, bytes_per_s=service.settings.body_bytes_per_s)
+    limits = service.settings
+    app.add_middleware(BodyGuard, bytes_per_s=limits.body_bytes_per_s, max_bytes=limits.max_upload_bytes)
     app.add_middleware(
         TrustedHostMiddleware, allowed_hosts=list(service.settings.allowed_hosts), www_redirect=False
     )

@@ -15,12 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from provenance.errors import RefusedError
 from server import auth
 from server.auth import SCOPES, Principal
+from server.limits import too_large
 from server.problems import Problem, TooBusyError
 from server.service import Service
 
 PUBLIC: Final = "public"
 SCOPE_KEY: Final = "x-facsimile-scope"
 ROOM_KEY: Final = "x-facsimile-room"
+MAX_BYTES_KEY: Final = "x-facsimile-max-bytes"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MEANINGS: Final = {
@@ -43,12 +45,17 @@ _MEANINGS: Final = {
 _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
-def declare(scope: str, *statuses: int, room: str | None = None) -> dict[str, Any]:
-    """Keyword arguments of a route: its scope (or PUBLIC), its room ("slots", "jobs"), every error it answers."""
+def declare(
+    scope: str, *statuses: int, room: str | None = None, max_bytes: int | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of a route: its scope (or PUBLIC), its room ("slots", "jobs"), every error it answers.
+
+    max_bytes: of its body, where it takes less than `max_upload_bytes`.
+    """
     if scope != PUBLIC and scope not in SCOPES:
         raise ValueError(f"{scope} is no scope")
     common = (400, 408, 413, 429, 500, 503) if scope == PUBLIC else (400, 401, 403, 408, 413, 429, 500, 503)
-    extra: dict[str, Any] = {SCOPE_KEY: scope, ROOM_KEY: room}
+    extra: dict[str, Any] = {SCOPE_KEY: scope, ROOM_KEY: room, MAX_BYTES_KEY: max_bytes}
     if scope != PUBLIC:
         extra["security"] = [{"key": []}, {"session": []}]
     responses = {status: _error_response(status) for status in sorted({*common, *statuses})}
@@ -71,10 +78,10 @@ class GatedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         extra = self.openapi_extra or {}
-        scope, room = extra.get(SCOPE_KEY), extra.get(ROOM_KEY)
+        scope, room, max_bytes = extra.get(SCOPE_KEY), extra.get(ROOM_KEY), extra.get(MAX_BYTES_KEY)
 
         async def admitted(request: Request) -> Response:
-            await _admit(request, scope, room, self.csrf_token)
+            await _admit(request, scope, room, max_bytes, self.csrf_token)
             return await handle(request)
 
         return admitted
@@ -88,6 +95,7 @@ async def _admit(
     request: Request,
     scope: str | None,
     room: str | None,
+    max_bytes: int | None,
     csrf_token: Callable[[Request], Awaitable[str | None]],
 ) -> None:
     service: Service = request.app.state.service
@@ -102,9 +110,9 @@ async def _admit(
             )
         principal.require(scope)
     service.rates.count_request(principal.id if principal else f"address {address_of(request)}")
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > service.settings.max_upload_bytes:
-        raise HTTPException(413, f"A body may have {service.settings.max_upload_bytes >> 20} MiB.")
+    _require_bounded(
+        request, min(max_bytes or service.settings.max_upload_bytes, service.settings.max_upload_bytes)
+    )
     if room is not None:
         await _require_room(service, room)
     if (
@@ -114,6 +122,14 @@ async def _admit(
         and request.method not in SAFE_METHODS
     ):
         principal.require_csrf(await csrf_token(request))
+
+
+def _require_bounded(request: Request, max_bytes: int) -> None:
+    """413 for a body that states to be larger; BodyGuard cuts off one that becomes so."""
+    request.state.max_bytes = max_bytes
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise HTTPException(413, too_large(max_bytes), {"Connection": "close"})
 
 
 async def _require_room(service: Service, room: str) -> None:

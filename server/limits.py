@@ -20,11 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.problems import TooBusyError
+from server.problems import TooBusyError, respond_to
 
 HEADERS_WITHIN_S: Final = 10.0
 MAX_HEADER_BYTES: Final = 32 << 10
 BODY_GRACE_S: Final = 10.0
+FULL_RETRY_S: Final = 5
 
 
 class Rates:
@@ -97,11 +98,16 @@ class Slots:
 
 
 class BodyGuard:
-    """ASGI middleware: a body has BODY_GRACE_S plus its length at `bytes_per_s` to arrive, else 408."""
+    """ASGI middleware: a body has BODY_GRACE_S plus its length at `bytes_per_s` to arrive, else 408.
 
-    def __init__(self, app: ASGIApp, bytes_per_s: int) -> None:
+    One that grows beyond `max_bytes`, or what its route takes (`max_bytes` in the request's state), gets 413 there and
+    then, whatever length it announced, or none.
+    """
+
+    def __init__(self, app: ASGIApp, bytes_per_s: int, max_bytes: int) -> None:
         self._app = app
         self._bytes_per_s = bytes_per_s
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -120,10 +126,30 @@ class BodyGuard:
             except TimeoutError:
                 raise HTTPException(408, "The body came too slowly.", {"Connection": "close"}) from None
             received += len(message.get("body", b""))
+            most = scope.get("state", {}).get("max_bytes", self._max_bytes)
+            if received > most:
+                raise HTTPException(413, too_large(most), {"Connection": "close"})
             complete = not message.get("more_body", False)
             return message
 
         await self._app(scope, receive_in_time, send)
+
+
+def too_large(max_bytes: int) -> str:
+    """What is said of a body that is larger than the server takes."""
+    size = f"{max_bytes >> 20} MiB" if max_bytes >= 1 << 20 else f"{max_bytes} bytes"
+    return f"A body may have {size} here."
+
+
+async def house_is_full(_: Scope, __: Receive, send: Send) -> None:
+    """The answer when too many connections are open: 503, and when to come back."""
+    busy = TooBusyError(
+        "request.busy", "Too many connections are open.", "Wait as long as Retry-After says.", FULL_RETRY_S
+    )
+    answer = respond_to(busy)
+    headers = [*answer.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": bytes(answer.body)})
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -156,7 +182,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_wait()
         self._in_headers = False
+        usual, limit = self.app, self.limit_concurrency
+        if limit is not None and len(self.connections) > limit:
+            self.app = house_is_full  # uvicorn's own answer does not say when to come back
+        self.limit_concurrency = None
         super().on_headers_complete()
+        self.app, self.limit_concurrency = usual, limit
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

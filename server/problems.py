@@ -75,6 +75,7 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[FacsimileError], int], ...]] = (
     (VerificationError, 500),
 )
 RETRY_AFTER_S: Final = 2
+HTTP_NEXT: Final = "See docs/api.md."
 _HTTP_CODES: Final = {
     400: "request.malformed",
     404: "request.no_such_path",
@@ -178,13 +179,18 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        code = _HTTP_CODES.get(error.status_code, "request.refused")
-        problem = _problem(code, error.status_code, str(error.detail), "See docs/api.md.")
-        return respond(problem, error.headers)
+        return respond(
+            _problem(http_code(error), error.status_code, str(error.detail), HTTP_NEXT), error.headers
+        )
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         return unforeseen_response(error)
+
+
+def http_code(error: HTTPException) -> str:
+    """The code of a refusal by the framework or by what stands around the routes."""
+    return _HTTP_CODES.get(error.status_code, "request.refused")
 
 
 def unforeseen_response(error: Exception) -> Response:

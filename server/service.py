@@ -6,13 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
 from fusion.formats import LIMITS, Limits
+from provenance.errors import RefusedError
 from provenance.home import Home
 from server.auth import EntryCodes
+from server.fetch import FetchLimits, fetch
 from server.jobs import Queue
 from server.limits import Rates, Slots
 from server.metrics import Metrics
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from fusion.swap import Perception
 
 T = TypeVar("T")
+Fetch = Callable[[str, FetchLimits], bytes]
+
+FETCHES_AT_ONCE: Final = 4
+"""Files fetched by address at once, and waiting: apart from the places of checks, so that slow servers block none."""
 
 UPLOAD_LIMITS: Limits = replace(LIMITS, apart_above_pixels=-1)
 """Every upload is decoded in a child process under limits of memory and time, whatever its size."""
@@ -61,9 +67,11 @@ class Service:
     objects: ObjectStore
     rates: Rates
     slots: Slots
+    fetch_slots: Slots
     metrics: Metrics
     entry_codes: EntryCodes = field(default_factory=EntryCodes)
     recent_reports: RecentReports = field(default_factory=RecentReports)
+    fetch: Fetch = fetch
     draining: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _perception: Perception | None = None
@@ -81,6 +89,7 @@ class Service:
             objects=ObjectStore(home.store_path),
             rates=Rates(settings.requests_per_minute, settings.logins_per_minute),
             slots=Slots(settings.check_slots, settings.waiting_slots, settings.deadline_s),
+            fetch_slots=Slots(FETCHES_AT_ONCE, FETCHES_AT_ONCE, settings.deadline_s),
             metrics=metrics,
         )
 
@@ -113,3 +122,13 @@ class Service:
         """Run what computes in a thread, when a slot is free; TooBusyError when none comes free in time."""
         async with self.slots.take():
             return await run_in_threadpool(task)
+
+    async def fetch_file(self, url: str) -> bytes:
+        """The file at a public https address. RefusedError `fetch.disabled` where the operator did not allow it."""
+        if not self.settings.url_checks:
+            raise RefusedError(
+                "fetch.disabled", "This server fetches no files by address.", "Hand in the file itself."
+            )
+        limits = FetchLimits(max_bytes=min(FetchLimits.max_bytes, self.settings.max_upload_bytes))
+        async with self.fetch_slots.take():
+            return await run_in_threadpool(lambda: self.fetch(url, limits))

@@ -42,7 +42,7 @@ class ServeSettings:
     base_url             how users reach it; its scheme decides about Secure cookies and HSTS
     allowed_hosts        values of the Host header that are answered; others get 400 (DNS rebinding)
     production           refuse development keys and plain http
-    max_upload_bytes     of one request's body
+    max_upload_bytes     of one request's body; a larger one is refused before it is read, or where it grows beyond
     check_slots          checks and face searches at work at once; more wait, at most `waiting_slots`
     waiting_slots        beyond these a request is answered 503 before its body is read
     deadline_s           how long a request may wait for a slot
@@ -54,7 +54,7 @@ class ServeSettings:
     max_attempts         a job that was started so often and never ended is dead
     keep_results_s       results, their inputs' rows and reports are deleted after this
     max_connections      open at once; more get 503
-    url_checks           allow `POST /v1/checks` by URL (server/fetch.py says what is refused)
+    url_checks           allow `POST /v1/checks/by-url` (server/fetch.py says what is refused)
     """
 
     base_url: str = "http://127.0.0.1:8000"

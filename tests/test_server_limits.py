@@ -125,6 +125,89 @@ def test_who_is_refused_is_told_before_the_body_is_read(served: Served) -> None:
     assert time.perf_counter() - began < 20
 
 
+UPLOADS = [
+    ("/v1/checks", "verifier"), ("/v1/checks/by-url", "verifier"), ("/v1/fusions", "generator"),
+    ("/v1/subjects", "consent_officer"), ("/v1/grants", "consent_officer"), ("/v1/grants/drafts", "consent_officer"),
+    ("/v1/resolution/matches/byContent", "verifier"), ("/v1/resolution/matches/byBinding", "verifier"),
+    ("/check", "verifier"), ("/check/report.pdf", "verifier"), ("/make", "generator"),
+    ("/consent/enrol", "consent_officer"),
+]  # fmt: skip
+
+
+def test_every_route_that_takes_a_body_holds_to_the_limit(studio: Studio) -> None:
+    """Announced too large: refused though no byte came. Announced not at all: cut off where it grows too large."""
+    small = replace(FAST, max_upload_bytes=100_000)
+    with Home.open(studio.home_path) as home, serve(home, small) as running:
+        for path, role in UPLOADS:
+            form = (
+                "application/json"
+                if path.startswith("/v1/grants") or path.endswith(("url", "Binding"))
+                else None
+            )
+            kind = form or "multipart/form-data; boundary=x"
+            start = (
+                f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {running.keys[role]}\r\n"
+            )
+            start += f"Content-Type: {kind}\r\n"
+            began = time.perf_counter()
+            announced = raw(running, f"{start}Content-Length: 100001\r\n\r\n".encode(), 8.0)
+            assert announced.startswith(b"HTTP/1.1 413"), path
+            assert b"request.too_large" in announced, path
+            assert time.perf_counter() - began < 6, path
+            begin = (
+                b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n"
+                if form is None
+                else b'"'
+            )
+            piece = b"%x\r\n%s\r\n" % (60_000, b"a" * 60_000)
+            first = b"%x\r\n%s\r\n" % (len(begin), begin)
+            chunked = f"{start}Transfer-Encoding: chunked\r\n\r\n".encode() + first + piece * 2
+            assert raw(running, chunked, 8.0).startswith(b"HTTP/1.1 413"), path
+
+
+def test_more_connections_than_allowed_are_told_when_to_come_back(studio: Studio) -> None:
+    with (
+        Home.open(studio.home_path) as home,
+        serve(home, replace(FAST, max_connections=3)) as running,
+    ):
+        host, port = running.url.removeprefix("http://").split(":")
+        held = [socket.create_connection((host, int(port))) for _ in range(3)]
+        time.sleep(0.2)
+        full = raw(running, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert full.startswith(b"HTTP/1.1 503")
+        assert b"\r\nretry-after: 5\r\n" in full.lower()
+        assert b'"request.busy"' in full
+        for each in held:
+            each.close()
+        time.sleep(0.2)
+        with running.client() as fine:
+            assert fine.get("/healthz").status_code == 200
+
+
+def test_a_place_that_comes_free_too_late_is_refused(studio: Studio) -> None:
+    tight = replace(FAST, check_slots=1, waiting_slots=4, deadline_s=0.2)
+    with (
+        Home.open(studio.home_path) as home,
+        serve(home, tight) as running,
+        running.client("verifier") as one,
+    ):
+        assert running.service.slots._free._value == 1
+        running.service.slots._free._value = 0
+        busy = one.post("/v1/checks", files={"file": ("p", b"x")})
+        assert (busy.status_code, busy.json()["code"]) == (503, "request.busy")
+        assert running.service.slots.waiting == 0
+
+
+def test_no_more_jobs_wait_than_may(studio: Studio) -> None:
+    with (
+        Home.open(studio.home_path) as home,
+        serve(home, replace(FAST, max_queued_jobs=0)) as running,
+        running.client("generator") as client,
+    ):
+        busy = client.post("/v1/fusions", content=b"")
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
+
+
 def test_headers_without_end_and_headers_without_measure(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,9 @@ def serve(
         float, typer.Option(min=1, help="Seconds after which the job of a silent worker is taken up.")
     ] = 30.0,
     requests_per_minute: Annotated[int, typer.Option(min=1, help="Of one key.")] = 600,
+    url_checks: Annotated[
+        bool, typer.Option("--url-checks", help="Let checks fetch files from public https addresses.")
+    ] = False,
 ) -> None:
     """Serve the API and the page over this home."""
     import uvicorn
@@ -55,6 +58,7 @@ def serve(
         num_workers=workers,
         lease_s=lease,
         requests_per_minute=requests_per_minute,
+        url_checks=url_checks,
     )
     with open_home() as home:
         if production:
@@ -78,6 +82,7 @@ def uvicorn_config(
         host,
         port,
         http=GuardedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

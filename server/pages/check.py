@@ -33,10 +33,12 @@ NUM_LATEST = 8
 @router.get("", **declare("checks:read"))
 def show_form(request: Request, service: Serving, caller: Caller) -> Response:
     """The place to drop a file, and the caller's latest checks."""
-    return render(request, "check.html", latest=_latest(service, caller, words_of(request)), tones=TONES)
+    latest = _latest(service, caller, words_of(request))
+    most = service.settings.max_upload_bytes
+    return render(request, "check.html", latest=latest, tones=TONES, max_upload_bytes=most)
 
 
-@router.post("", max_body_size=None, **declare("checks:create", 415, 422, room="slots"))
+@router.post("", **declare("checks:create", 415, 422, room="slots"))
 async def check_file(
     request: Request, service: Serving, caller: Caller, file: Annotated[UploadFile, File()]
 ) -> Response:
@@ -49,7 +51,7 @@ async def check_file(
     return _show(request, service, caller, answer.id, report.as_dict(), {"tree": tree, "preview": preview})
 
 
-@router.post("/report.{kind}", max_body_size=None, **declare("checks:create", 415, 422, room="slots"))
+@router.post("/report.{kind}", **declare("checks:create", 415, 422, room="slots"))
 async def download_report(
     request: Request,
     kind: Literal["html", "pdf"],

@@ -19,13 +19,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from facesets.errors import FacesetError
 from provenance.errors import ConsentError, FacsimileError, InputError, UsageError
 from server.auth import Principal
 from server.gate import GatedRoute, authenticate
 from server.language import LANGUAGES, TAGS, Lang, Translator, choose_language, translator
-from server.problems import TooBusyError, status_of
+from server.problems import HTTP_NEXT, TooBusyError, http_code, status_of
 from server.service import Service
 
 FOLDER: Final = Path(__file__).resolve().parent.parent
@@ -82,6 +83,11 @@ class PageRoute(GatedRoute):
                 return await run_in_threadpool(error_page, request, told)
             except RequestValidationError as error:
                 return await run_in_threadpool(error_page, request, _unreadable(error))
+            except HTTPException as error:
+                told = InputError(http_code(error), str(error.detail), HTTP_NEXT)
+                page = await run_in_threadpool(error_page, request, told, error.status_code)
+                page.headers.update(error.headers or {})
+                return page
             finally:
                 await request.close()
 
@@ -112,9 +118,9 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     return response
 
 
-def error_page(request: Request, error: FacsimileError) -> Response:
+def error_page(request: Request, error: FacsimileError, status: int | None = None) -> Response:
     """A refusal in words; who is not logged in gets the entrance instead."""
-    status = status_of(error)
+    status = status or status_of(error)
     if status == 401 and request.method == "GET":
         return RedirectResponse(f"/login?{urlencode({'next': request.url.path})}", 303)
     if not hasattr(request.state, "principal"):

@@ -8,17 +8,21 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from fastapi import APIRouter, File, Path, Query, Response, UploadFile
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from provenance import __version__
 from provenance.errors import InputError
+from server.auth import Principal
+from server.fetch import MAX_URL
 from server.gate import Caller, GatedRoute, Serving, declare
 from server.headers import self_contained
-from server.idempotency import IdempotencyKey, attempt, fingerprint
+from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
 from server.language import translator
 from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
 from server.report import Issue, render_html
@@ -33,6 +37,18 @@ router = APIRouter(prefix="/v1/checks", tags=["checks"], route_class=GatedRoute)
 
 CheckId = Annotated[str, Path(pattern=r"^check-[0-9a-f]{20}$")]
 Language = Annotated[Literal["en", "zh"], Query(description="Of the report.")]
+
+
+class Address(BaseModel):
+    """Where a picture is to be fetched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        max_length=MAX_URL, description="https, port 443, a name or address of the open Internet."
+    )
+
+
 Upload = Annotated[UploadFile, File(description="One picture: JPEG, PNG or WebP.")]
 
 
@@ -41,7 +57,6 @@ Upload = Annotated[UploadFile, File(description="One picture: JPEG, PNG or WebP.
     operation_id="createCheck",
     status_code=201,
     response_model=CheckAnswer,
-    max_body_size=None,
     form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1 << 12},
     **declare("checks:create", 409, 415, 422, room="slots"),
 )
@@ -54,10 +69,36 @@ async def create_check(
     async with attempt(service.home.database, caller.id, idempotency_key, print_) as tried:
         if tried.replayed is not None:
             return tried.replayed
-        report = await service.work(lambda: service.checker.check(data, name))
-        service.metrics.count_check(report.verdict.value)
-        answer = store_report(report, caller.id, service)
-        return tried.answer(201, answer, f"/v1/checks/{answer.id}")
+        return await _check(data, name, caller, tried, service)
+
+
+@router.post(
+    "/by-url",
+    operation_id="createCheckByUrl",
+    status_code=201,
+    response_model=CheckAnswer,
+    **declare("checks:create", 409, 415, 422, room="slots", max_bytes=1 << 14),
+)
+async def create_check_by_url(
+    wanted: Address, service: Serving, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Check the picture at a public https address. 403 `fetch.disabled` unless the operator allows it.
+
+    Nothing is sent along but the request for the file; an address that leads into the house is not asked.
+    """
+    print_ = fingerprint("createCheckByUrl", wanted.url)
+    async with attempt(service.home.database, caller.id, idempotency_key, print_) as tried:
+        if tried.replayed is not None:
+            return tried.replayed
+        data = await service.fetch_file(wanted.url)
+        return await _check(data, display_name(urlsplit(wanted.url).path), caller, tried, service)
+
+
+async def _check(data: bytes, name: str, caller: Principal, tried: Attempt, service: Service) -> Response:
+    report = await service.work(lambda: service.checker.check(data, name))
+    service.metrics.count_check(report.verdict.value)
+    answer = await run_in_threadpool(store_report, report, caller.id, service)
+    return await run_in_threadpool(tried.answer, 201, answer, f"/v1/checks/{answer.id}")
 
 
 @router.get("", operation_id="listChecks", response_model=CheckPage, **declare("checks:read", 422))

@@ -75,8 +75,7 @@ class Withdrawal(BaseModel):
     operation_id="issueGrant",
     status_code=201,
     response_model=GrantAnswer,
-    max_body_size=1 << 18,
-    **declare("grants:write", 404, 409, 422),
+    **declare("grants:write", 404, 409, 422, max_bytes=1 << 18),
 )
 async def issue_grant(
     order: GrantOrder, service: Serving, caller: Caller, idempotency_key: IdempotencyKey = None
@@ -99,8 +98,7 @@ def _issue(order: GrantOrder, tried: Attempt, service: Service) -> Response:
     "/drafts",
     operation_id="draftGrant",
     response_model=GrantDraft,
-    max_body_size=1 << 18,
-    **declare("grants:write", 422),
+    **declare("grants:write", 422, max_bytes=1 << 18),
 )
 def draft_grant(order: GrantOrder, caller: Caller) -> GrantDraft:
     """The text that a person is to read before they agree; issues nothing."""
@@ -153,8 +151,7 @@ def download_receipt(grant_id: GrantId, service: Serving, caller: Caller) -> Res
     "/{grant_id}/revocation",
     operation_id="revokeGrant",
     response_model=Recorded,
-    max_body_size=1 << 14,
-    **declare("grants:write", 404, 409, 422),
+    **declare("grants:write", 404, 409, 422, max_bytes=1 << 14),
 )
 def revoke_grant(grant_id: GrantId, withdrawal: Withdrawal, service: Serving, caller: Caller) -> Recorded:
     """Withdraw a grant for good: every decision after this one sees it, those at work before they release."""

@@ -84,8 +84,7 @@ def find_by_binding(
     operation_id="findByBindingBody",
     response_model=Matches,
     response_model_exclude_none=True,
-    max_body_size=1 << 14,
-    **declare("checks:create", 422),
+    **declare("checks:create", 422, max_bytes=1 << 14),
 )
 def find_by_binding_body(
     binding: Binding, service: Serving, caller: Caller, max_results: MaxResults = MAX_RESULTS

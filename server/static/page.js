@@ -46,6 +46,10 @@ function makeCheck(form) {
     if (event.submitter?.hasAttribute("formaction")) return; // a report to download: the browser does that
     event.preventDefault();
     chosen = find("input[type=file]", form).files[0];
+    if (chosen.size > Number(form.dataset.maxBytes) - 4096) { // its form adds a little
+      status.textContent = status.dataset.large;
+      return;
+    }
     const request = new XMLHttpRequest();
     request.open("POST", form.action);
     request.responseType = "document";
