@@ -6,7 +6,7 @@ A route declares its scope with `declare(...)`; one that declares none is not an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
@@ -19,10 +19,21 @@ from server.limits import too_large
 from server.problems import Problem, TooBusyError
 from server.service import Service
 
+
+class FormLimits(TypedDict, total=False):
+    """What a form may hold: files, other fields, bytes of one of these."""
+
+    max_files: int
+    max_fields: int
+    max_part_size: int
+
+
 PUBLIC: Final = "public"
 SCOPE_KEY: Final = "x-facsimile-scope"
 ROOM_KEY: Final = "x-facsimile-room"
 MAX_BYTES_KEY: Final = "x-facsimile-max-bytes"
+FORM_LIMITS: Final[FormLimits] = {"max_files": 16, "max_fields": 200, "max_part_size": 1 << 13}
+"""Of every form; fields that a route does not know are ignored, within these."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MEANINGS: Final = {

@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from facesets.errors import FacesetError
 from provenance.errors import (
@@ -178,7 +180,9 @@ def add_handlers(app: FastAPI) -> None:
         return respond(_invalid(error))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:  # the framework names the methods of the first route of this path only
+            error.headers = {"Allow": ", ".join(sorted(methods_at(app, request.url.path)))}
         return respond(
             _problem(http_code(error), error.status_code, str(error.detail), HTTP_NEXT), error.headers
         )
@@ -186,6 +190,13 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         return unforeseen_response(error)
+
+
+def methods_at(app: FastAPI, path: str) -> set[str]:
+    """The methods of every route that has this path."""
+    found = ((each.path, each.original_route) for each in iter_route_contexts(app.routes))
+    here = (route for at, route in found if at and compile_path(at)[0].match(path))
+    return {method for route in here for method in getattr(route, "methods", None) or ()}
 
 
 def http_code(error: HTTPException) -> str:

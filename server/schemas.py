@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _written_day(given: object) -> object:
+    """pydantic would take a number for seconds since 1970, too."""
+    if not isinstance(given, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
+        raise ValueError("a day is written as 2026-12-31")
+    return given
+
+
+Day = Annotated[date, BeforeValidator(_written_day)]
 
 
 class Answer(BaseModel):

@@ -13,12 +13,13 @@ from starlette.concurrency import run_in_threadpool
 from provenance.errors import InputError
 from server.auth import Principal
 from server.gate import Caller, Serving, declare
+from server.ids import CheckId
 from server.language import Translator
 from server.pages.evidence import TONES, faces, manifest_tree, witnesses
 from server.pages.frame import PageRoute, render, words_of
 from server.pages.make import find_job_of_asset
 from server.paging import stamp
-from server.routes.checks import CheckId, attachment, display_name, store_report
+from server.routes.checks import attachment, display_name, store_report
 from server.service import Service
 from server.tables import checks
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 
 from provenance import grants, receipts, subjects
 from provenance.errors import ConsentError, InputError, UsageError
@@ -14,16 +14,16 @@ from provenance.grants import StoredGrant
 from provenance.notices import ConsentText, consent_text, find_text
 from provenance.records import ADULT_METHODS, AdultVerified, Embedder, GrantTerms, Profile, PublicFigure
 from server.gate import Caller, Serving, declare
+from server.ids import GrantId, SubjectId
 from server.language import TAGS, translator
 from server.pages.frame import PageRoute, redirect, render, words_of
 from server.routes.checks import attachment
+from server.schemas import Day
 from server.service import UPLOAD_LIMITS, Service
 
 router = APIRouter(prefix="/consent", route_class=PageRoute, include_in_schema=False)
 
 USES: Final = ("internal", "publish", "dataset")
-SubjectId = Annotated[str, Path(pattern=r"^subject-[0-9a-f]{16}$")]
-GrantId = Annotated[str, Path(pattern=r"^grant-[0-9a-f]{16}$")]
 
 
 @router.get("", **declare("grants:read"))
@@ -51,7 +51,7 @@ async def enrol(
     name: Annotated[str, Form(max_length=200)],
     images: Annotated[list[UploadFile], File()],
     adult_method: Annotated[str, Form(max_length=40)],
-    adult_date: Annotated[date, Form()],
+    adult_date: Annotated[Day, Form()],
     public_figure: Annotated[bool, Form()] = False,
     evidence: Annotated[str, Form(max_length=1000)] = "",
 ) -> Response:
@@ -92,7 +92,7 @@ def show_text(
     service: Serving,
     text_lang: Annotated[str, Form(pattern="^(en|zh)$")],
     purposes: Annotated[str, Form(max_length=400)],
-    until: Annotated[date, Form()],
+    until: Annotated[Day, Form()],
     roles: Annotated[list[str], Form()] = [],  # noqa: B006
     media: Annotated[list[str], Form()] = [],  # noqa: B006
     uses: Annotated[list[str], Form()] = [],  # noqa: B006
@@ -133,7 +133,7 @@ def issue(
     service: Serving,
     text_lang: Annotated[str, Form(pattern="^(en|zh)$")],
     purposes: Annotated[str, Form(max_length=400)],
-    until: Annotated[date, Form()],
+    until: Annotated[Day, Form()],
     start: Annotated[int, Form(ge=0)],
     text_sha256: Annotated[str, Form(pattern="^[0-9a-f]{64}$")],
     evidence: Annotated[str, Form(max_length=1000)] = "",

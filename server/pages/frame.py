@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from facesets.errors import FacesetError
 from provenance.errors import ConsentError, FacsimileError, InputError, UsageError
 from server.auth import Principal
-from server.gate import GatedRoute, authenticate
+from server.gate import FORM_LIMITS, GatedRoute, authenticate
 from server.language import LANGUAGES, TAGS, Lang, Translator, choose_language, translator
 from server.problems import HTTP_NEXT, TooBusyError, http_code, status_of
 from server.service import Service
@@ -36,7 +36,6 @@ STATIC: Final = {
     "icon.svg": "image/svg+xml",
 }
 LANGUAGE_COOKIE: Final = "lang"
-MAX_FILES, MAX_FIELDS, MAX_FIELD_BYTES = 16, 200, 1 << 13
 YEAR_S: Final = 31_536_000
 
 
@@ -64,9 +63,7 @@ class PageRoute(GatedRoute):
         """Of a form the field `csrf_token`, else the header."""
         if request.headers.get("content-type", "").startswith(("multipart/", "application/x-www-form")):
             _require_bounded(request)
-            form = await request.form(
-                max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
-            )
+            form = await request.form(**FORM_LIMITS)
             return str(form.get("csrf_token", ""))
         return await super().csrf_token(request)
 

@@ -13,11 +13,11 @@ from provenance import grants
 from provenance.errors import InputError
 from server.auth import Principal
 from server.gate import Caller, Serving, declare
+from server.ids import JobId
 from server.jobs import Job
 from server.pages.frame import PageRoute, redirect, render, words_of
 from server.paging import stamp
 from server.routes import fusions
-from server.routes.fusions import JobId
 from server.service import Service
 from server.tables import jobs
 

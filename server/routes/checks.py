@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from fastapi import APIRouter, File, Path, Query, Response, UploadFile
+from fastapi import APIRouter, File, Query, Response, UploadFile
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -20,9 +20,10 @@ from provenance import __version__
 from provenance.errors import InputError
 from server.auth import Principal
 from server.fetch import MAX_URL
-from server.gate import Caller, GatedRoute, Serving, declare
+from server.gate import FORM_LIMITS, Caller, GatedRoute, Serving, declare
 from server.headers import self_contained
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
+from server.ids import CheckId
 from server.language import translator
 from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
 from server.report import Issue, render_html
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1/checks", tags=["checks"], route_class=GatedRoute)
 
-CheckId = Annotated[str, Path(pattern=r"^check-[0-9a-f]{20}$")]
 Language = Annotated[Literal["en", "zh"], Query(description="Of the report.")]
 
 
@@ -57,7 +57,7 @@ Upload = Annotated[UploadFile, File(description="One picture: JPEG, PNG or WebP.
     operation_id="createCheck",
     status_code=201,
     response_model=CheckAnswer,
-    form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1 << 12},
+    form_limits=FORM_LIMITS,
     **declare("checks:create", 409, 415, 422, room="slots"),
 )
 async def create_check(
@@ -121,7 +121,7 @@ def list_checks(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cur
 
 
 @router.get(
-    "/{check_id}", operation_id="readCheck", response_model=CheckAnswer, **declare("checks:read", 404, 422)
+    "/{check_id:id}", operation_id="readCheck", response_model=CheckAnswer, **declare("checks:read", 404, 422)
 )
 def read_check(check_id: CheckId, service: Serving, caller: Caller) -> CheckAnswer:
     """One of your checks."""
@@ -132,7 +132,7 @@ def read_check(check_id: CheckId, service: Serving, caller: Caller) -> CheckAnsw
 
 
 @router.get(
-    "/{check_id}/report.json",
+    "/{check_id:id}/report.json",
     operation_id="downloadCheckReport",
     response_class=Response,
     **declare("checks:read", 404, 422),
@@ -145,7 +145,7 @@ def download_report(check_id: CheckId, service: Serving, caller: Caller) -> Resp
 
 
 @router.get(
-    "/{check_id}/report.html",
+    "/{check_id:id}/report.html",
     operation_id="showCheckReport",
     response_class=HTMLResponse,
     **declare("checks:read", 404, 410, 422),
@@ -157,7 +157,7 @@ def show_report(check_id: CheckId, service: Serving, caller: Caller, lang: Langu
 
 
 @router.get(
-    "/{check_id}/report.pdf",
+    "/{check_id:id}/report.pdf",
     operation_id="downloadCheckReportPdf",
     response_class=Response,
     **declare("checks:read", 404, 410, 422, room="slots"),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Header, Path, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Header, Response, UploadFile
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -18,8 +18,9 @@ from fusion.stopwatch import Stopwatch
 from provenance import consent
 from provenance.errors import RefusedError
 from server.auth import Principal
-from server.gate import Caller, GatedRoute, Serving, declare
+from server.gate import FORM_LIMITS, Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
+from server.ids import JobId
 from server.jobs import Event, Job
 from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
 from server.routes.checks import attachment
@@ -29,7 +30,6 @@ from server.service import UPLOAD_LIMITS, Service
 router = APIRouter(prefix="/v1/fusions", tags=["fusions"], route_class=GatedRoute)
 
 POLL_S = 0.3
-JobId = Annotated[str, Path(pattern=r"^job-[0-9a-f]{20}$")]
 _TOKEN = r"^[a-z][a-z0-9_.-]{0,63}$"
 
 
@@ -38,12 +38,13 @@ _TOKEN = r"^[a-z][a-z0-9_.-]{0,63}$"
     operation_id="createFusion",
     status_code=202,
     response_model=JobAnswer,
-    form_limits={"max_files": 8, "max_fields": 100, "max_part_size": 1 << 12},
+    form_limits=FORM_LIMITS,
     **declare("fusions:create", 409, 415, 422, 507, room="jobs"),
 )
 async def create_fusion(
     source: Annotated[
-        list[UploadFile], File(description="Picture(s) that give the identity, one face each.")
+        list[UploadFile],
+        File(min_length=1, max_length=7, description="Picture(s) that give the identity, one face each."),
     ],
     target: Annotated[UploadFile, File(description="Picture that is altered.")],
     purpose: Annotated[str, Form(pattern=_TOKEN, description="What for; every grant must list it.")],
@@ -112,7 +113,7 @@ def list_fusions(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cu
 
 
 @router.get(
-    "/{job_id}", operation_id="readFusion", response_model=JobAnswer, **declare("fusions:read", 404, 422)
+    "/{job_id:id}", operation_id="readFusion", response_model=JobAnswer, **declare("fusions:read", 404, 422)
 )
 def read_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
     """How far one of your fusions is, and what came of it."""
@@ -120,7 +121,7 @@ def read_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
 
 
 @router.get(
-    "/{job_id}/result",
+    "/{job_id:id}/result",
     operation_id="downloadFusion",
     response_class=Response,
     **declare("fusions:read", 404, 409, 410, 422),
@@ -136,7 +137,7 @@ def download_fusion(job_id: JobId, service: Serving, caller: Caller) -> Response
 
 
 @router.post(
-    "/{job_id}/cancellation",
+    "/{job_id:id}/cancellation",
     operation_id="cancelFusion",
     status_code=202,
     response_model=JobAnswer,
@@ -147,25 +148,28 @@ def cancel_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
     return job_answer(service.queue.cancel(job_id, caller.id))
 
 
+def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
+    """Looked for before the stream begins: after that no status could say that there is none."""
+    return service.queue.find(job_id, caller.id)
+
+
 @router.get(
-    "/{job_id}/events",
+    "/{job_id:id}/events",
     operation_id="followFusion",
     response_class=EventSourceResponse,
     **declare("fusions:read", 404, 422),
 )
 async def follow_fusion(
-    job_id: JobId,
+    job: Annotated[Job, Depends(_own_job)],
     service: Serving,
     caller: Caller,
-    last_event_id: Annotated[
-        str | None, Header(pattern=r"^[0-9]{1,9}$", description="Resume after it.")
-    ] = None,
+    last_event_id: Annotated[int, Header(ge=0, le=10**9, description="Resume after it.")] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events of one of your fusions; they end when it ends. Last-Event-ID resumes."""
-    seen = int(last_event_id or 0)
+    seen = last_event_id
     while True:
-        job = await run_in_threadpool(service.queue.find, job_id, caller.id)
-        for event in await run_in_threadpool(service.queue.events, job_id, seen):
+        job = await run_in_threadpool(service.queue.find, job.id, caller.id)
+        for event in await run_in_threadpool(service.queue.events, job.id, seen):
             seen = event.seq
             yield ServerSentEvent(
                 data=_event(event).model_dump(), event=event.event, id=str(event.seq), retry=1000

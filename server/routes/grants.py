@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -16,15 +16,15 @@ from provenance.receipts import write_receipt
 from provenance.records import Embedder, GrantTerms
 from server.gate import Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
+from server.ids import GrantId
 from server.paging import Cursor, Limit, cursor_of, read_cursor
 from server.routes.checks import attachment
 from server.routes.subjects import embedder
-from server.schemas import GrantAnswer, GrantDraft, GrantItem, GrantPage, Recorded
+from server.schemas import Day, GrantAnswer, GrantDraft, GrantItem, GrantPage, Recorded
 from server.service import Service
 
 router = APIRouter(prefix="/v1/grants", tags=["consent"], route_class=GatedRoute)
 
-GrantId = Annotated[str, Path(pattern=r"^grant-[0-9a-f]{16}$")]
 _Token = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 
 
@@ -39,7 +39,7 @@ class GrantOrder(BaseModel):
     scope_roles: list[Literal["source", "target"]] = Field(min_length=1, max_length=2)
     scope_media: list[Literal["still", "video"]] = Field(min_length=1, max_length=2)
     uses: list[Literal["internal", "publish", "dataset"]] = Field(min_length=1, max_length=3)
-    until: date = Field(description="Last day, UTC.")
+    until: Day = Field(description="Last day, UTC.")
     jurisdictions: list[Annotated[str, Field(pattern=r"^([A-Z]{2}|WORLD)$")]] = Field(
         default=["WORLD"], min_length=1, max_length=50
     )
@@ -127,7 +127,7 @@ def list_grants(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cur
 
 
 @router.get(
-    "/{grant_id}", operation_id="readGrant", response_model=GrantAnswer, **declare("grants:read", 404, 422)
+    "/{grant_id:id}", operation_id="readGrant", response_model=GrantAnswer, **declare("grants:read", 404, 422)
 )
 def read_grant(grant_id: GrantId, service: Serving, caller: Caller) -> GrantAnswer:
     """One grant's terms, its signature verified."""
@@ -135,7 +135,7 @@ def read_grant(grant_id: GrantId, service: Serving, caller: Caller) -> GrantAnsw
 
 
 @router.get(
-    "/{grant_id}/receipt",
+    "/{grant_id:id}/receipt",
     operation_id="downloadReceipt",
     response_class=Response,
     **declare("grants:read", 404, 422),
@@ -148,7 +148,7 @@ def download_receipt(grant_id: GrantId, service: Serving, caller: Caller) -> Res
 
 
 @router.post(
-    "/{grant_id}/revocation",
+    "/{grant_id:id}/revocation",
     operation_id="revokeGrant",
     response_model=Recorded,
     **declare("grants:write", 404, 409, 422, max_bytes=1 << 14),

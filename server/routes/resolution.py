@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from fusion.media import read_picture
 from provenance.hashes import content_sha256
 from provenance.resolution import MAX_RESULTS, Match, Resolver
-from server.gate import PUBLIC, Caller, GatedRoute, Serving, declare
+from server.gate import FORM_LIMITS, PUBLIC, Caller, GatedRoute, Serving, declare
 from server.service import UPLOAD_LIMITS
 
 router = APIRouter(prefix="/v1/resolution", tags=["resolution"], route_class=GatedRoute)
@@ -98,7 +98,7 @@ def find_by_binding_body(
     operation_id="findByContent",
     response_model=Matches,
     response_model_exclude_none=True,
-    form_limits={"max_files": 1, "max_fields": 4, "max_part_size": 1 << 12},
+    form_limits=FORM_LIMITS,
     **declare("checks:create", 415, 422, room="slots"),
 )
 async def find_by_content(

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Path, Response, UploadFile
+from fastapi import APIRouter, File, Form, Response, UploadFile
 
 from fusion.identity import MATCH_THRESHOLD
 from fusion.media import read_picture
 from fusion.request import only_face
 from fusion.weights import IDENTITY
 from provenance import subjects
-from provenance.records import AdultVerified, Embedder, Profile, PublicFigure
-from server.gate import Caller, GatedRoute, Serving, declare
+from provenance.records import ADULT_METHODS, AdultVerified, Embedder, Profile, PublicFigure
+from server.gate import FORM_LIMITS, Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
-from server.schemas import Recorded, SubjectAnswer
+from server.ids import SubjectId
+from server.schemas import Day, Recorded, SubjectAnswer
 from server.service import UPLOAD_LIMITS, Service
 
+_METHOD = f"^({'|'.join(ADULT_METHODS)})$"
 router = APIRouter(prefix="/v1/subjects", tags=["consent"], route_class=GatedRoute)
-
-SubjectId = Annotated[str, Path(pattern=r"^subject-[0-9a-f]{16}$")]
 
 
 @router.post(
@@ -28,16 +27,19 @@ SubjectId = Annotated[str, Path(pattern=r"^subject-[0-9a-f]{16}$")]
     operation_id="enrolSubject",
     status_code=201,
     response_model=SubjectAnswer,
-    form_limits={"max_files": 16, "max_fields": 10, "max_part_size": 1 << 13},
+    form_limits=FORM_LIMITS,
     **declare("subjects:write", 409, 415, 422, room="slots"),
 )
 async def enrol_subject(
     image: Annotated[
-        list[UploadFile], File(description="Pictures of this one person; three or more are better.")
+        list[UploadFile],
+        File(
+            min_length=1, max_length=16, description="Pictures of this one person; three or more are better."
+        ),
     ],
     name: Annotated[str, Form(min_length=1, max_length=1000, pattern=r"\S", description="Kept encrypted.")],
-    adult_verified: Annotated[str, Form(max_length=40, description="How adulthood was verified.")],
-    adult_verified_on: Annotated[date, Form(description="When.")],
+    adult_verified: Annotated[str, Form(pattern=_METHOD, description="How adulthood was verified.")],
+    adult_verified_on: Annotated[Day, Form(description="When.")],
     service: Serving,
     caller: Caller,
     public_figure: Annotated[bool, Form()] = False,
@@ -80,7 +82,7 @@ def _enrol(profile: Profile, pictures: list[bytes], tried: Attempt, service: Ser
 
 
 @router.get(
-    "/{subject_id}",
+    "/{subject_id:id}",
     operation_id="readSubject",
     response_model=SubjectAnswer,
     **declare("subjects:read", 404, 422),
@@ -92,7 +94,7 @@ def read_subject(subject_id: SubjectId, service: Serving, caller: Caller) -> Sub
 
 
 @router.delete(
-    "/{subject_id}/template",
+    "/{subject_id:id}/template",
     operation_id="eraseSubject",
     response_model=Recorded,
     **declare("subjects:write", 404, 409, 422),
