@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server import report_text as text
 from server.language import Translator, translator
@@ -35,13 +35,10 @@ class Issue:
     signature: str | None = None
 
 
-def render_json(
-    reports: Sequence[Report], failures: Sequence[tuple[str, FacsimileError]] = (), issue: Issue | None = None
+def render_document(
+    files: Sequence[Mapping[str, Any]], failures: Sequence[tuple[str, FacsimileError]], issue: Issue
 ) -> str:
-    """All reports as one JSON document: a list, or an object with who issued it where that is given."""
-    files = [report.as_dict() for report in reports]
-    if issue is None:
-        return json.dumps(files, ensure_ascii=False, indent=2)
+    """Reports as one JSON document, with who issued it."""
     missed = [
         {"file": name, "error": {"code": error.code, "message": error.cause, "next": error.next_step}}
         for name, error in failures

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from provenance.compliance import Judged
 
+Kind = Literal["html", "pdf", "csv"]
+KINDS: Final[Mapping[Kind, str]] = {
+    "html": "text/html; charset=utf-8",
+    "pdf": "application/pdf",
+    "csv": "text/csv; charset=utf-8",
+}
+"""Kind → its MIME type."""
 COLUMNS = ("id", "state", "source", "asks", "seen")
 NOTE = (
     "Pass: the machine's check holds for what it looked at. Fail: it does not. Needs a person: no machine can tell, "
@@ -24,6 +31,14 @@ padding: .35rem .6rem; border-bottom: 1px solid #8884; } .pass { color: #17783b;
 .fail { color: #c22; font-weight: 700; }
 @media (prefers-color-scheme: dark) { .pass { color: #6c9; } .fail { color: #f77; } }
 """
+
+
+def render(kind: Kind, judged: Sequence[Judged], organisation: str) -> bytes:
+    """The report as a file."""
+    if kind == "csv":
+        return render_csv(judged)
+    heading = f"{organisation}: marking and labelling of synthetic pictures"
+    return render_pdf(judged, heading) if kind == "pdf" else render_html(judged, heading)
 
 
 def rows_of(judged: Sequence[Judged]) -> list[dict[str, str]]:

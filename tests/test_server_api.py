@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -15,12 +17,15 @@ from conftest import Studio
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from serving import FAST, Served, serve
+from typer.testing import CliRunner
 
 from fusion.media import encode_picture, read_picture
 from provenance.fsck import verify
 from provenance.home import Home
+from provenance.requirements import REQUIREMENTS
 from server.app import create_app
 from server.auth import ROLES, SCOPES
+from server.cli import build_app
 from server.gate import PUBLIC, SCOPE_KEY, GatedRoute
 from server.worker import Worker
 
@@ -151,8 +156,20 @@ def test_the_openapi_document_states_every_error(served: Served) -> None:
     assert "HTTPValidationError" not in json.dumps(schema)
 
 
+def verify_as_the_command_line_does(served: Served, path: Path) -> None:
+    environment = {"FACSIMILE_HOME": str(served.service.home.path)}
+    done = CliRunner().invoke(build_app(), ["check", "--verify-report", str(path), "--json"], env=environment)
+    assert (done.exit_code, json.loads(done.stdout)["valid"]) == (0, True), done.output
+    assert json.loads(done.stdout)["signer"] == served.service.home.organisation
+    path.write_bytes(path.read_bytes().replace(b"synthetic", b"authentic", 1) + b" ")
+    assert (
+        CliRunner().invoke(build_app(), ["check", "--verify-report", str(path)], env=environment).exit_code
+        == 3
+    )
+
+
 def test_a_check_is_answered_at_once_and_kept_for_its_principal(
-    served: Served, pictures: list[bytes]
+    served: Served, pictures: list[bytes], tmp_path: Path
 ) -> None:
     with served.client("verifier") as client, served.client("generator") as other:
         made = client.post("/v1/checks", files={"file": ("../../etc/p<b>.png", pictures[0])})
@@ -164,14 +181,22 @@ def test_a_check_is_answered_at_once_and_kept_for_its_principal(
         again = client.get(made.headers["location"])
         assert again.json() == body
         download = client.get(f"{made.headers['location']}/report.json")
-        assert download.json() == [body["report"]]
+        assert download.json()["files"] == [body["report"]]
         assert download.headers["content-disposition"].startswith('attachment; filename="check-')
         page = client.get(f"{made.headers['location']}/report.html", params={"lang": "zh"})
         assert 'lang="zh' in page.text
         assert "<script" not in page.text
         pdf = client.get(f"{made.headers['location']}/report.pdf")
         assert (pdf.headers["content-type"], pdf.content[:5]) == ("application/pdf", b"%PDF-")
+        for kind in ("json", "html", "pdf"):
+            path = tmp_path / f"report.{kind}"
+            for end in ("", ".jws"):
+                kept = client.get(f"{made.headers['location']}/report.{kind}{end}", params={"lang": "zh"})
+                path.with_name(path.name + end).write_bytes(kept.content)
+            verify_as_the_command_line_does(served, path)
         served.service.recent_reports._reports.clear()
+        gone = client.get(f"{made.headers['location']}/report.html.jws")
+        assert (gone.status_code, gone.json()["code"]) == (410, "check.report_gone")
         assert client.get(f"{made.headers['location']}/report.pdf").status_code == 410
         refused = other.get(made.headers["location"])
         assert (refused.status_code, refused.json()["code"]) == (404, "check.unknown")
@@ -228,11 +253,11 @@ def test_an_uncovered_face_is_refused_with_every_rule_and_logged(
 
 def test_a_fusion_is_a_job_that_ends_recorded(served: Served, studio: Studio, pictures: list[bytes]) -> None:
     with served.client("generator") as client:
-        asked = ask_fusion(client, pictures[0], pictures[1], key="once", format="jpeg")
+        asked = ask_fusion(client, pictures[0], pictures[1], key="once", format="jpeg", label="true")
         assert asked.status_code == 202, asked.text
         place = asked.headers["location"]
         assert client.get(f"{place}/result").json()["code"] == "job.not_done"
-        replay = ask_fusion(client, pictures[0], pictures[1], key="once", format="jpeg")
+        replay = ask_fusion(client, pictures[0], pictures[1], key="once", format="jpeg", label="true")
         assert (replay.status_code, replay.json()) == (202, asked.json())
         assert replay.headers["idempotent-replayed"] == "true"
         other = ask_fusion(client, pictures[0], pictures[1], key="once", format="png")
@@ -255,6 +280,26 @@ def test_a_fusion_is_a_job_that_ends_recorded(served: Served, studio: Studio, pi
         assert (late.status_code, late.json()["code"]) == (409, "job.ended")
     entry = served.service.home.ledger.entry(job["result"]["ledger"]["index"])
     assert (entry.kind, entry.body["asset_id"]) == ("output_recorded", job["result"]["asset_id"])
+    assert entry.body["label"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "begins"), [("html", b"<!doctype html>"), ("pdf", b"%PDF-"), ("csv", b"\xef\xbb\xbf")]
+)
+def test_the_compliance_report_is_an_auditor_s(served: Served, kind: str, begins: bytes) -> None:
+    with served.client("auditor") as client, served.client("generator") as other:
+        asked = {"standard": "cn", "format": kind}
+        made = client.get("/v1/audit/report", params=asked)
+        assert (made.status_code, made.content[: len(begins)]) == (200, begins), made.text
+        assert f'filename="compliance-cn.{kind}"' in made.headers["content-disposition"]
+        assert other.get("/v1/audit/report", params=asked).status_code == 403
+        if kind == "csv":
+            rows = list(csv.DictReader(io.StringIO(made.content.decode("utf-8-sig"))))
+            wanted = [each for each in REQUIREMENTS if each.standard == "cn"]
+            assert [row["id"] for row in rows] == [each.id for each in wanted]
+            everything = client.get("/v1/audit/report", params={"format": "csv"}).content.decode("utf-8-sig")
+            assert len(list(csv.DictReader(io.StringIO(everything)))) == len(REQUIREMENTS)
+            assert client.get("/v1/audit/report", params={"standard": "us"}).status_code == 422
 
 
 def read_events(client: httpx.Client, path: str, last_id: str | None) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import threading
@@ -18,6 +19,8 @@ from serving import Served, serve
 
 from fusion.media import encode_picture, read_picture
 from provenance import receipts
+from provenance.attestation import verify_detached
+from provenance.errors import SignatureError
 from provenance.home import Home
 from provenance.requirements import REQUIREMENTS
 from provenance.statuslist import open_list
@@ -25,6 +28,7 @@ from server import auth
 from server.gate import SCOPE_KEY
 from server.language import translator
 from server.pages import audit, check, consent, entry, make
+from server.report_files import REPORT_KIND
 from server.worker import Worker
 
 ALL = auth.ROLES
@@ -199,14 +203,24 @@ def test_a_check_without_scripts_shows_verdict_evidence_and_tree(served: Served,
         assert translator("zh")("verdict.declared_synthetic.title") in again
         assert "data:image/jpeg" not in again
         assert where[1] in client.get("/check").text
-        for kind, begins in (("pdf", b"%PDF-"), ("html", b"<!doctype html>")):
-            asked = {"file": ("a.png", picture(studio, 0))}
-            made = client.post(f"/check/report.{kind}", data={"csrf_token": csrf}, files=asked)
-            assert made.content.startswith(begins)
-            assert f'.{kind}"' in made.headers["content-disposition"]
-        report = re.search(r'href="(/v1/checks/[^"]+report\.json[^"]*)"', page.text)
-        assert report is not None
-        assert client.get(report[1]).status_code == 200
+        for kind, begins in (("json", b"{"), ("pdf", b"%PDF-"), ("html", b"<!doctype html>")):
+            report, signature = (
+                client.get(html.unescape(each))
+                for each in re.findall(rf'href="(/v1/checks/[^"]+report\.{kind}[^"]*)"', page.text)
+            )
+            assert report.content.startswith(begins)
+            signed = verify_detached(
+                report.content, signature.text, REPORT_KIND, served.service.home.keys.trust
+            )
+            assert signed.signer == ORGANISATION
+            with pytest.raises(SignatureError):
+                verify_detached(
+                    report.content + b" ", signature.text, REPORT_KIND, served.service.home.keys.trust
+                )
+        served.service.recent_reports._reports.clear()
+        later = client.get(where[1]).text
+        assert "report.json" in later
+        assert "report.pdf" not in later
     with log_in(served, "verifier") as other:
         assert other.get(where[1]).status_code == 404
 

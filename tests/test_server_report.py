@@ -25,7 +25,7 @@ from provenance.home import Home
 from server import report_text
 from server.check_console import COLUMNS, csv_text
 from server.language import Lang, translator
-from server.report import Issue, render_html, render_json
+from server.report import Issue, render_document, render_html
 from server.report_pdf import render_pdf
 from server.report_picture import face_picture
 from server.report_style import STYLE
@@ -112,7 +112,7 @@ def test_pdf_says_the_same_and_is_equal_for_equal_input(reports: list[Report], l
 def test_json_names_who_issued_it_and_what_was_not_checked(reports: list[Report]) -> None:
     import json
 
-    told = json.loads(render_json(reports, FAILURES, ISSUE))
+    told = json.loads(render_document([each.as_dict() for each in reports], FAILURES, ISSUE))
     assert told["issued"] == {
         "organisation": "My lab 实验室",
         "version": "0.1.0",

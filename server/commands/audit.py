@@ -179,21 +179,15 @@ def report(
         raise UsageError(
             "audit.standard", f"{standard} is no standard known here.", "Give eu, cn, ca or all."
         )
-    if out.suffix not in {".html", ".pdf", ".csv"}:
+    kind = next((each for each in render.KINDS if out.suffix == f".{each}"), None)
+    if kind is None:
         raise UsageError(
             "audit.report_format", f"{out.name} is none of .html, .pdf, .csv.", "Name the output so."
         )
     check_writable(out, files or ())
     with open_home() as home:
         judged = judge(home, chosen, [_released(path) for path in files or ()])
-        heading = f"{home.organisation}: marking and labelling of synthetic pictures"
-    if out.suffix == ".csv":
-        data = render.render_csv(judged)
-    elif out.suffix == ".pdf":
-        data = render.render_pdf(judged, heading)
-    else:
-        data = render.render_html(judged, heading)
-    write_file_atomically(out, data)
+        write_file_atomically(out, render.render(kind, judged, home.organisation))
     rows = render.rows_of(judged)
     if json_output:
         emit({"output": str(out), "rows": rows})

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 FAILED_VERDICTS = frozenset({"tampered", "conflict", "mark_transplant"})
 """Verdicts for which `check` exits with 3."""
 REPORT_SUFFIXES = (".html", ".pdf", ".json")
-REPORT_KIND = "facsimile-report+jws"
 NOT_MEDIA = frozenset({"media.format", "media.empty", "file.empty", "media.no_video"})
 """What a file in a folder may be without the folder's check failing: no picture and no video."""
 MOST_PICTURES = 200
@@ -184,32 +183,22 @@ def _nothing(files: list[Path]) -> FacsimileError:
 
 def _write_report(path: Path, found: _Found, home: Home, t: Translator) -> None:
     """The report and, beside it, its detached signature."""
-    from provenance import __version__
-    from provenance.attestation import sign_detached
-    from server.report import Issue, now, render_html, render_json
+    from server.report import now
+    from server.report_files import KINDS, issue_as, sign_report, write_report
 
-    beside = path.with_name(path.name + ".jws")
-    command = f"facsimile check --verify-report {path.name}"
-    signed = t("report.signature", name=beside.name, command=command)
-    issue = Issue(home.organisation, __version__, now(), signed)
+    issue = issue_as(path.name, home, t, now())
     missed = [(each.name, error) for each, error in found.failures]
-    kind = path.suffix.lower()
-    if kind == ".pdf":
-        from server.report_pdf import render_pdf
-
-        data = render_pdf(found.reports, t, missed, issue)
-    elif kind == ".html":
-        data = render_html(found.reports, t, missed, issue).encode()
-    else:
-        data = render_json(found.reports, missed, issue).encode()
+    kind = next(each for each in KINDS if path.suffix.lower() == f".{each}")
+    data = write_report(kind, found.reports, t, issue, missed)
     _write(path, data)
-    _write(beside, sign_detached(data, REPORT_KIND, home.keys, issue.at).encode() + b"\n")
+    _write(path.with_name(path.name + ".jws"), sign_report(data, home, issue.at))
 
 
 def _verify(path: Path, *, as_json: bool) -> None:
     """Whether this home signed exactly this report; SignatureError when not."""
     from fusion.files import read_file
     from provenance.attestation import verify_detached
+    from server.report_files import REPORT_KIND
 
     data = read_file(path, 1 << 30)
     signature = read_file(path.with_name(path.name + ".jws"), 1 << 20)

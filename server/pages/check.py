@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, File, Request, Response, UploadFile
@@ -19,7 +19,7 @@ from server.pages.evidence import TONES, faces, manifest_tree, witnesses
 from server.pages.frame import PageRoute, render, words_of
 from server.pages.make import find_job_of_asset
 from server.paging import stamp
-from server.routes.checks import attachment, display_name, store_report
+from server.routes.checks import display_name, store_report
 from server.service import Service
 from server.tables import checks
 
@@ -52,22 +52,6 @@ async def check_file(
     return _show(request, service, caller, answer.id, report.as_dict(), {"tree": tree, "preview": preview})
 
 
-@router.post("/report.{kind}", **declare("checks:create", 415, 422, room="slots"))
-async def download_report(
-    request: Request,
-    kind: Literal["html", "pdf"],
-    service: Serving,
-    caller: Caller,
-    file: Annotated[UploadFile, File()],
-) -> Response:
-    """Check one file and hand out the report with its pictures, which are in the answer only."""
-    report = await _check(service, file)
-    answer = await run_in_threadpool(store_report, report, caller.id, service)
-    body = await service.work(lambda: _render(report, kind, service, words_of(request)))
-    mime = "application/pdf" if kind == "pdf" else "text/html; charset=utf-8"
-    return attachment(body, mime, f"{answer.id}.{kind}")
-
-
 @router.get("/{check_id}", **declare("checks:read", 404, 422))
 def show_check(request: Request, check_id: CheckId, service: Serving, caller: Caller) -> Response:
     """An earlier check; its picture was not kept."""
@@ -90,17 +74,6 @@ async def _check(service: Service, file: UploadFile) -> Report:
     return report
 
 
-def _render(report: Report, kind: str, service: Service, t: Translator) -> bytes:
-    from provenance import __version__
-    from server.report import Issue, now, render_html
-    from server.report_pdf import render_pdf
-
-    issue = Issue(service.home.organisation, __version__, now())
-    if kind == "pdf":
-        return render_pdf([report], t, issue=issue)
-    return render_html([report], t, issue=issue).encode()
-
-
 def _show(
     request: Request,
     service: Service,
@@ -119,6 +92,7 @@ def _show(
         tone=TONES.get(report["verdict"], "unknown"),
         witnesses=witnesses(report, t),
         faces=faces(report, t),
+        kinds=("json", "html", "pdf") if service.recent_reports.find(check_id) else ("json",),
         size=_size(report, extra["preview"]),
         job=find_job_of_asset(service, caller, asset_id) if caller.may("fusions:read") else None,
         **extra,

@@ -54,6 +54,7 @@ async def start(
     preset: Annotated[str, Form(pattern=r"^[a-z]{1,20}$")] = "film",
     face: Annotated[str, Form(pattern="^(largest|all|[0-9]{1,3})$")] = "largest",
     format: Annotated[Format, Form()] = Format.JPEG,
+    label: Annotated[bool, Form()] = False,
     grant: Annotated[list[str], Form()] = [],  # noqa: B006
     grants_text: Annotated[str, Form(max_length=4000)] = "",
 ) -> Response:
@@ -69,6 +70,7 @@ async def start(
         preset=preset,
         face=face,
         format=format,
+        label=label,
         grant=list(dict.fromkeys([*grant, *grants_text.split()])),
         mapping=[],
         service=service,

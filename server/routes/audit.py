@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import rfc8785
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from provenance.checkpoint import open_checkpoint
+from provenance.compliance import judge
 from provenance.ledger import ENTRY_SCHEMA, Entry
+from provenance.requirements import STANDARDS
 from server.gate import Caller, GatedRoute, Serving, declare
 from server.paging import Limit
+from server.report_compliance import KINDS, Kind, render
+from server.routes.checks import attachment
 from server.schemas import CheckpointAnswer, EntryPage, LedgerEntry, ProofAnswer
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=GatedRoute)
@@ -81,6 +85,28 @@ def prove_consistency(
     """Proof that the ledger of an older checkpoint is the beginning of a newer one's."""
     proof = service.home.ledger.consistency_proof(older, newer)
     return ProofAnswer(**{**vars(proof), "hashes": list(proof.hashes)})
+
+
+@router.get(
+    "/report",
+    operation_id="downloadComplianceReport",
+    response_class=Response,
+    **declare("audit:read", 422, room="slots"),
+)
+async def download_report(
+    service: Serving,
+    caller: Caller,
+    standard: Annotated[Literal["eu", "cn", "ca", "all"], Query(description="Whose requirements.")] = "all",
+    format: Annotated[Kind, Query(description="Of the file.")] = "html",
+) -> Response:
+    """This home against what laws and standards ask: pass, fail, or needs a person.
+
+    Released files are not looked at; `facsimile audit report --files` does that.
+    """
+    chosen = STANDARDS if standard == "all" else tuple(each for each in STANDARDS if each == standard)
+    home = service.home
+    body = await service.work(lambda: render(format, judge(home, chosen), home.organisation))
+    return attachment(body, KINDS[format], f"compliance-{standard}.{format}")
 
 
 def _leaf_bytes(entry: Entry) -> bytes:

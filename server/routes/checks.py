@@ -16,7 +16,6 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from provenance import __version__
 from provenance.errors import InputError
 from server.auth import Principal
 from server.fetch import MAX_URL
@@ -26,7 +25,7 @@ from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
 from server.ids import CheckId
 from server.language import translator
 from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
-from server.report import Issue, render_html
+from server.report_files import KINDS, Kind, issue_as, sign_report, write_document, write_report
 from server.schemas import CheckAnswer, CheckItem, CheckPage
 from server.service import Service
 from server.tables import checks, now
@@ -139,9 +138,7 @@ def read_check(check_id: CheckId, service: Serving, caller: Caller) -> CheckAnsw
 )
 def download_report(check_id: CheckId, service: Serving, caller: Caller) -> Response:
     """The report as a file, the same JSON that `facsimile check --report F.json` writes."""
-    report = json.loads(_find(check_id, caller.id, service).report)
-    body = json.dumps([report], ensure_ascii=False, indent=2).encode()
-    return attachment(body, "application/json", f"{check_id}.json")
+    return attachment(_file(check_id, "json", "en", caller, service)[0], KINDS["json"], f"{check_id}.json")
 
 
 @router.get(
@@ -152,8 +149,9 @@ def download_report(check_id: CheckId, service: Serving, caller: Caller) -> Resp
 )
 def show_report(check_id: CheckId, service: Serving, caller: Caller, lang: Language = "en") -> Response:
     """The report as one page without scripts. 410 when the server no longer holds what it is drawn from."""
-    report, issue = _recent(check_id, caller.id, service)
-    return self_contained(render_html([report], translator(lang), issue=issue))
+    shown = self_contained(_file(check_id, "html", lang, caller, service)[0].decode())
+    shown.headers["Content-Disposition"] = f'inline; filename="{check_id}.html"'
+    return shown
 
 
 @router.get(
@@ -166,15 +164,41 @@ async def download_pdf(
     check_id: CheckId, service: Serving, caller: Caller, lang: Language = "en"
 ) -> Response:
     """The report as PDF. 410 when the server no longer holds what it is drawn from."""
-    from server.report_pdf import render_pdf
-
-    report, issue = await run_in_threadpool(_recent, check_id, caller.id, service)
-    body = await service.work(lambda: render_pdf([report], translator(lang), issue=issue))
-    return attachment(body, "application/pdf", f"{check_id}.pdf")
+    body, _ = await service.work(lambda: _file(check_id, "pdf", lang, caller, service))
+    return attachment(body, KINDS["pdf"], f"{check_id}.pdf")
 
 
-def _recent(check_id: str, principal: str, service: Service) -> tuple[Report, Issue]:
-    row = _find(check_id, principal, service)
+@router.get(
+    "/{check_id:id}/report.{kind}.jws",
+    operation_id="downloadCheckReportSignature",
+    response_class=Response,
+    **declare("checks:read", 404, 410, 422, room="slots"),
+)
+async def download_signature(
+    check_id: CheckId, kind: Kind, service: Serving, caller: Caller, lang: Language = "en"
+) -> Response:
+    """The detached signature (RFC 7515, appendix F) of exactly the report that the same address without .jws gives.
+
+    Keep both side by side as F and F.jws: `facsimile check --verify-report F` compares them.
+    """
+
+    def sign() -> bytes:
+        data, at = _file(check_id, kind, lang, caller, service)
+        return sign_report(data, service.home, at)
+
+    return attachment(await service.work(sign), "application/jose", f"{check_id}.{kind}.jws")
+
+
+def _file(
+    check_id: str, kind: Kind, lang: Language, caller: Principal, service: Service
+) -> tuple[bytes, datetime]:
+    """The report's file, always the same bytes, and the time that it bears: that of the check."""
+    row = _find(check_id, caller.id, service)
+    kept, t = json.loads(row.report), translator(lang)
+    at = datetime.fromtimestamp(int(row.created_at), UTC)
+    issue = issue_as(f"{check_id}.{kind}", service.home, t, at, kept["versions"]["facsimile"])
+    if kind == "json":
+        return write_document([kept], issue), at
     report = service.recent_reports.find(check_id)
     if report is None:
         raise InputError(
@@ -182,7 +206,7 @@ def _recent(check_id: str, principal: str, service: Service) -> tuple[Report, Is
             "The server keeps the pictures of a report only for its latest checks.",
             "Check the file again, or take report.json.",
         )
-    return report, Issue(service.home.organisation, __version__, datetime.fromtimestamp(row.created_at, UTC))
+    return write_report(kind, [report], t, issue), at
 
 
 def attachment(body: bytes, mime: str, name: str) -> Response:

@@ -56,6 +56,9 @@ async def create_fusion(
     engine: Annotated[str | None, Form(pattern=_TOKEN, description="Default: the preset's.")] = None,
     face: Annotated[str, Form(pattern="^(largest|all|[0-9]{1,3})$")] = "largest",
     mapping: Annotated[list[str], Form(description="SOURCE=FACE pairs, both from 0.")] = [],  # noqa: B006
+    detail: Annotated[bool, Form(description="Keep the target's fine bands on skin.")] = True,
+    eyes: Annotated[bool, Form(description="Keep the target's light in the eyes.")] = True,
+    label: Annotated[bool, Form(description="Draw a visible label: AI生成 / AI GENERATED.")] = False,
     format: Annotated[Format, Form(description="Format of the result.")] = Format.PNG,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -73,6 +76,9 @@ async def create_fusion(
         engine=engine,
         face=face,
         mapping=tuple(mapping),
+        detail=detail,
+        eyes=eyes,
+        label=label,
     )
     said = {k: v for k, v in vars(request).items() if k not in ("sources", "target")} | {
         "format": format.value

@@ -43,7 +43,6 @@ function makeCheck(form) {
   const status = find("[data-status]", form);
   const bar = find("[data-progress]", form);
   form.addEventListener("submit", (event) => {
-    if (event.submitter?.hasAttribute("formaction")) return; // a report to download: the browser does that
     event.preventDefault();
     chosen = find("input[type=file]", form).files[0];
     if (chosen.size > Number(form.dataset.maxBytes) - 4096) { // its form adds a little
