@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from conftest import ROOT
 
+from provenance.requirements import REQUIREMENTS, TITLES
 from server.language import FOLDER, LANGUAGES, Translator, choose_language, read_catalogue, translator
 
 KEY = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+")
@@ -116,6 +117,21 @@ def test_dates_and_numbers_read_as_the_language_writes_them() -> None:
     assert translator("zh").date(moment) == "2026年3月4日 05:06 UTC"
     assert translator("en").date(moment) == "4 Mar 2026, 05:06 UTC"
     assert translator("en").number(0.987, "0.0%") == "98.7%"
+
+
+def test_what_the_law_asks_is_said_as_the_requirements_say_it() -> None:
+    t = translator("en")
+    assert {key for key in t.texts if key.startswith("asks.")} == {f"asks.{each.id}" for each in REQUIREMENTS}
+    said = {each.id: t(f"asks.{each.id}") == each.asks for each in REQUIREMENTS}
+    assert [name for name, same in said.items() if not same] == ["cn.explicit_label"]  # it quotes Chinese
+    assert all(t(f"standard.{name}") == title for name, title in TITLES.items())
+
+
+def test_every_reason_of_a_report_has_its_line_on_the_page() -> None:
+    t = translator("zh")
+    gates = [key for key in t.texts if key.startswith("gate.")]
+    assert len(gates) > 8
+    assert [key for key in gates if f"reason.{key}" not in t.texts] == []
 
 
 def test_no_text_says_that_a_picture_is_authentic() -> None:

@@ -356,7 +356,7 @@ def test_audit_filters_and_draws(served: Served, studio: Studio) -> None:
         rows = re.findall(r'<tr><td><a href="/audit/entries/(\d+)"', page)
         assert str(studio.people[0].receipt.index) in rows
         assert t("kind.grant_issued") not in page.split("<tbody>")[-1]
-        assert '<svg viewBox="0 0 480 140" role="img"' in page
+        assert '<svg viewBox="0 0 348 140" role="img"' in page
         assert client.get("/audit", params={"since": "2999-01-01"}).text.count("/audit/entries/") == 0
         assert client.get("/audit", params={"kind": "nonsense"}).status_code == 422
         assert client.get("/audit", params={"since": "tomorrow"}).status_code == 422

@@ -14,7 +14,7 @@ from provenance.checkpoint import open_checkpoint
 from provenance.database import ledger_entries
 from provenance.errors import InputError, LedgerError
 from provenance.ledger import ENTRY_SCHEMA, KINDS, Entry
-from provenance.requirements import STANDARDS, TITLES
+from provenance.requirements import STANDARDS
 from server.gate import Serving, declare
 from server.pages import figures
 from server.pages.frame import PageRoute, render, words_of
@@ -58,7 +58,7 @@ def show_compliance(request: Request, service: Serving) -> Response:
     """What laws and codes ask, and what a machine can tell of it here; released files are not looked at."""
     judged = compliance.judge(service.home, STANDARDS)
     groups = [
-        (TITLES[standard], [each for each in judged if each.requirement.standard == standard])
+        (standard, [each for each in judged if each.requirement.standard == standard])
         for standard in STANDARDS
     ]
     return render(request, "compliance.html", groups=groups, tones=STATE_TONES)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from server.language import Translator
 
-Tone = Literal["proof", "synthetic", "warn", "danger", "unknown"]
+Tone = Literal["proof", "synthetic", "warn", "danger", "unknown", "steady"]
 
 TONES: Final[Mapping[str, Tone]] = {
     "declared_synthetic": "synthetic",
@@ -31,7 +31,7 @@ _BAND_TONES: Final[Mapping[str, Tone]] = {
     "weak": "unknown",
     "moderate": "warn",
     "strong": "warn",
-    "none": "proof",
+    "none": "unknown",  # no trace found proves nothing
 }
 
 
@@ -70,7 +70,9 @@ def witnesses(report: Mapping[str, Any], t: Translator) -> list[Witness]:
     """Every witness of a report, the strongest kind of evidence first."""
     evidence = report["evidence"]
     found = [_manifest(evidence["manifest"], t), _mark(evidence["mark"], t), _ledger(evidence["ledger"], t)]
-    return [*found, _detector(evidence["detector"], t), *_consistency(evidence.get("consistency"), t)]
+    judged = evidence["detector"]
+    found += [_detector(judged, t), *_foreign(evidence.get("foreign_marks") or [], t)]
+    return found + (_consistency(evidence.get("consistency"), t) if judged["applicable"] else [])
 
 
 def faces(report: Mapping[str, Any], t: Translator) -> list[Face]:
@@ -128,8 +130,8 @@ def _detector(found: Mapping[str, Any], t: Translator) -> Witness:
     lines = [t.maybe(f"band.{band}", band)]
     if reason := reason_text(found, t):
         lines.append(reason)
-    if found["faces"]:
-        lines.append(t("detector.faces", count=len(found["faces"])))
+    if count := sum(face.get("band") != "not_applicable" for face in found["faces"]):
+        lines.append(t("detector.faces", count=count))
     return Witness("detector", _BAND_TONES.get(band, "unknown"), tuple(lines))
 
 
@@ -138,7 +140,19 @@ def _consistency(found: Mapping[str, Any] | None, t: Translator) -> list[Witness
         return []
     stable = bool(found["stable"])
     line = t("consistency.stable") if stable else t("consistency.flipped")
-    return [Witness("consistency", "proof" if stable else "warn", (line,))]
+    return [Witness("consistency", "steady" if stable else "warn", (line,))]
+
+
+def _foreign(found: Sequence[Mapping[str, Any]], t: Translator) -> list[Witness]:
+    """Public marks of other tools; anybody can copy them."""
+    if not found:
+        return []
+    lines = (
+        t("report.foreign.found", writer=writer, scheme=each["scheme"], payload=each["payload"])
+        for each in found
+        if (writer := each["writer"] or t("report.foreign.unknown"))
+    )
+    return [Witness("foreign", "warn", tuple(lines))]
 
 
 def reason_text(found: Mapping[str, Any], t: Translator) -> str | None:
@@ -195,7 +209,8 @@ def _actions(found: Mapping[str, Any], t: Translator) -> list[Branch]:
             for action in (assertion.get("data") or {}).get("actions", []):
                 name = str(action.get("action", "?"))
                 kind = str(action.get("digitalSourceType", "")).rsplit("/", 1)[-1]
-                branches.append(Branch(t.maybe(f"action.{name}", name), (kind,) if kind else ()))
+                told = t.maybe(f"manifest.source.{kind}", kind)
+                branches.append(Branch(t.maybe(f"action.{name}", name), (told,) if kind else ()))
     return branches
 
 

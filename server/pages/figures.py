@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
+from unicodedata import east_asian_width
 
 import sqlalchemy as sa
 
@@ -23,7 +24,8 @@ from server.tables import checks
 NUM_DAYS: Final = 14
 MAX_ENTRIES: Final = 20_000
 MAX_BARS: Final = 8
-WIDTH, BAR_PX, GAP_PX, LABEL_PX = 480, 18, 34, 46
+WIDTH, BAR_PX, GAP_PX, LABEL_PX = 348, 16, 24, 46
+LABEL_CELLS: Final = 44
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Bar:
     y: float
     width: float
     height: float
+
+    @property
+    def short(self) -> str:
+        """As much of the label as the drawing has room for; Chinese signs are two cells wide."""
+        cells = 0
+        for place, sign in enumerate(self.label):
+            cells += 2 if east_asian_width(sign) in "WF" else 1
+            if cells > LABEL_CELLS:
+                return f"{self.label[: place - 1].rstrip()}…"
+        return self.label
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any, Final, Literal
 
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ router = APIRouter(prefix="/make", route_class=PageRoute, include_in_schema=Fals
 STAGES: Final = ("queued", "read", "perceive", "consent", "swap", "mark", "encode", "sign", "record")
 """The stages of a job that the page names, in their order; others are shown as they are called."""
 NUM_LATEST = 8
+NUM_OFFERED = 40
 
 
 @router.get("", **declare("fusions:create"))
@@ -33,14 +35,26 @@ def show_form(request: Request, service: Serving, caller: Caller) -> Response:
     """What is needed for a fusion, and the caller's latest jobs."""
     from fusion.swap import PRESETS
 
-    known = [each for each in grants.list_grants(service.home) if each.revoked_at is None]
     t = words_of(request)
     latest = [
         {"id": job.id, "state": job.state, "time": t.date_of(stamp(job.created_at))}
         for job in service.queue.page(caller.id, None, NUM_LATEST)
     ]
-    offered = [each.id for each in known] if caller.may("grants:read") else []
+    offered = _offered(service) if caller.may("grants:read") else []
     return render(request, "make.html", presets=list(PRESETS), latest=latest, offered=offered)
+
+
+def _offered(service: Service) -> list[dict[str, Any]]:
+    """The newest grants in force, with what tells them apart."""
+    found = []
+    for stored in reversed(grants.list_grants(service.home)[-NUM_OFFERED:]):
+        grant = grants.open_grant(stored.jws, service.home.keys)
+        if stored.revoked_at is None and grant.exp > time.time():
+            roles = [str(each) for each in grant.scope_roles]
+            found.append(
+                {"id": stored.id, "subject": stored.subject_id, "roles": roles, "purposes": grant.purposes}
+            )
+    return found
 
 
 @router.post("", **declare("fusions:create", 409, 415, 422, 507, room="jobs"))

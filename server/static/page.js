@@ -60,11 +60,12 @@ function makeCheck(form) {
       bar.removeAttribute("value");
       status.textContent = status.dataset.looking;
     });
-    request.addEventListener("load", () => showAnswer(request.response));
-    request.addEventListener("error", () => {
+    const fail = () => {
       bar.hidden = true;
       status.textContent = status.dataset.failed;
-    });
+    };
+    request.addEventListener("load", () => (request.response ? showAnswer(request.response) : fail()));
+    request.addEventListener("error", fail);
     bar.hidden = false;
     status.textContent = status.dataset.sending;
     request.send(new FormData(form));
@@ -72,7 +73,6 @@ function makeCheck(form) {
 }
 
 function showAnswer(page) {
-  if (!page) return location.reload();
   document.title = page.title;
   find("main").replaceWith(document.adoptNode(find("main", page)));
   const checked = find("[data-checked]");
