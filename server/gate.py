@@ -112,7 +112,11 @@ async def _admit(
     service: Service = request.app.state.service
     if scope is None:
         raise RefusedError("auth.undeclared", "This route declares no scope.", "Report it.")
-    principal = await run_in_threadpool(authenticate, request, service)
+    principal = None
+    try:
+        principal = await run_in_threadpool(authenticate, request, service)
+    finally:  # who guesses keys is counted, too
+        service.rates.count_request(principal.id if principal else f"address {address_of(request)}")
     request.state.principal = principal
     if scope != PUBLIC:
         if principal is None:
@@ -120,7 +124,6 @@ async def _admit(
                 "auth.missing", "The request carries no key.", "Send `Authorization: Bearer fk_…`."
             )
         principal.require(scope)
-    service.rates.count_request(principal.id if principal else f"address {address_of(request)}")
     _require_bounded(
         request, min(max_bytes or service.settings.max_upload_bytes, service.settings.max_upload_bytes)
     )
@@ -158,7 +161,7 @@ def authenticate(request: Request, service: Service) -> Principal | None:
     header = request.headers.get("authorization", "")
     if header:
         kind, _, key = header.partition(" ")
-        found = auth.find_by_key(service.home.database, key.strip()) if kind.lower() == "bearer" else None
+        found = _find_bearer(key.strip(), service) if kind.lower() == "bearer" else None
         if found is None:
             raise RefusedError(
                 "auth.invalid", "The key is unknown, expired or revoked.", "Ask an admin for a new key."
@@ -166,6 +169,13 @@ def authenticate(request: Request, service: Service) -> Principal | None:
         return found
     cookie = request.cookies.get(cookie_name(service))
     return auth.find_by_session(service.home.database, cookie) if cookie else None
+
+
+def _find_bearer(key: str, service: Service) -> Principal | None:
+    """By the form alone: our keys hold no dot, a token holds two."""
+    if service.tokens is not None and key.count(".") == 2:
+        return service.tokens.find(key)
+    return auth.find_by_key(service.home.database, key)
 
 
 def cookie_name(service: Service) -> str:

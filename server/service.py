@@ -19,6 +19,7 @@ from server.jobs import Queue
 from server.limits import Rates, Slots
 from server.metrics import Metrics
 from server.objects import ObjectStore
+from server.oidc import Tokens
 from server.settings import ServeSettings
 from server.tables import ensure_tables
 
@@ -72,6 +73,7 @@ class Service:
     entry_codes: EntryCodes = field(default_factory=EntryCodes)
     recent_reports: RecentReports = field(default_factory=RecentReports)
     fetch: Fetch = fetch
+    tokens: Tokens | None = None
     draining: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _perception: Perception | None = None
@@ -91,6 +93,7 @@ class Service:
             slots=Slots(settings.check_slots, settings.waiting_slots, settings.deadline_s),
             fetch_slots=Slots(FETCHES_AT_ONCE, FETCHES_AT_ONCE, settings.deadline_s),
             metrics=metrics,
+            tokens=Tokens(settings.oidc) if settings.oidc else None,
         )
 
     @property

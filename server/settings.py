@@ -36,6 +36,23 @@ def read_settings() -> Settings:
 
 
 @dataclass(frozen=True)
+class OidcSettings:
+    """An OpenID provider whose tokens are accepted beside our own keys (server/oidc.py).
+
+    issuer, audience   what `iss` must be and `aud` must hold, exactly
+    jwks               its public keys: a file, or an https address
+    roles_claim        the claim that names roles; dots lead into objects
+    roles              (value of the claim, our role); empty: the claim holds our roles' names
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    roles_claim: str = "roles"
+    roles: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class ServeSettings:
     """How the server runs; `facsimile serve` fills it, tests make their own.
 
@@ -54,6 +71,7 @@ class ServeSettings:
     max_attempts         a job that was started so often and never ended is dead
     keep_results_s       results, their inputs' rows and reports are deleted after this
     max_connections      open at once; more get 503
+    oidc                 accept an OpenID provider's tokens; None: only our own keys
     url_checks           allow `POST /v1/checks/by-url` (server/fetch.py says what is refused)
     """
 
@@ -73,6 +91,7 @@ class ServeSettings:
     max_attempts: int = 5
     keep_results_s: float = 7 * 86_400
     url_checks: bool = False
+    oidc: OidcSettings | None = None
     max_connections: int = 400
 
     @property

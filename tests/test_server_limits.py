@@ -129,7 +129,7 @@ UPLOADS = [
     ("/v1/checks", "verifier"), ("/v1/checks/by-url", "verifier"), ("/v1/fusions", "generator"),
     ("/v1/subjects", "consent_officer"), ("/v1/grants", "consent_officer"), ("/v1/grants/drafts", "consent_officer"),
     ("/v1/resolution/matches/byContent", "verifier"), ("/v1/resolution/matches/byBinding", "verifier"),
-    ("/check", "verifier"), ("/check/report.pdf", "verifier"), ("/make", "generator"),
+    ("/check", "verifier"), (f"/consent/people/subject-{'0' * 16}/text", "consent_officer"), ("/make", "generator"),
     ("/consent/enrol", "consent_officer"),
 ]  # fmt: skip
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from server.console import report_errors, say
 from server.deps import open_home
-from server.settings import ServeSettings
+from server.settings import OidcSettings, ServeSettings
 
 if TYPE_CHECKING:
     import uvicorn
@@ -42,6 +43,13 @@ def serve(
     url_checks: Annotated[
         bool, typer.Option("--url-checks", help="Let checks fetch files from public https addresses.")
     ] = False,
+    oidc_issuer: Annotated[str, typer.Option(help="Accept the tokens of this OpenID provider, too.")] = "",
+    oidc_audience: Annotated[str, typer.Option(help="What its tokens must be made out to.")] = "",
+    oidc_jwks: Annotated[str, typer.Option(help="Its public keys: a file, or an https address.")] = "",
+    oidc_claim: Annotated[str, typer.Option(help="The claim that names roles.")] = "roles",
+    oidc_role: Annotated[
+        list[str] | None, typer.Option(help="VALUE=ROLE pairs; without any, the claim holds roles' names.")
+    ] = None,
 ) -> None:
     """Serve the API and the page over this home."""
     import uvicorn
@@ -59,6 +67,7 @@ def serve(
         lease_s=lease,
         requests_per_minute=requests_per_minute,
         url_checks=url_checks,
+        oidc=_oidc(oidc_issuer, oidc_audience, oidc_jwks, oidc_claim, oidc_role or []),
     )
     with open_home() as home:
         if production:
@@ -93,6 +102,28 @@ def uvicorn_config(
         timeout_graceful_shutdown=20,
         **tls,  # type: ignore[arg-type]
     )
+
+
+def _oidc(issuer: str, audience: str, jwks: str, claim: str, pairs: Sequence[str]) -> OidcSettings | None:
+    from provenance.errors import UsageError
+    from server.auth import ROLES
+
+    if not (issuer or audience or jwks or pairs):
+        return None
+    if not (issuer and audience and jwks):
+        raise UsageError(
+            "oidc.incomplete",
+            "A provider is told by its issuer, an audience and its keys.",
+            "Give --oidc-issuer, --oidc-audience and --oidc-jwks.",
+        )
+    roles = tuple((value, role) for value, _, role in (each.rpartition("=") for each in pairs))
+    if any(not value or role not in ROLES for value, role in roles):
+        raise UsageError(
+            "oidc.role",
+            "A mapping names no role of ours.",
+            f"Write VALUE=ROLE, ROLE one of {', '.join(ROLES)}.",
+        )
+    return OidcSettings(issuer, audience, jwks, claim, roles)
 
 
 def _allowed_hosts(url: str) -> tuple[str, ...]:
