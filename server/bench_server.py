@@ -48,17 +48,15 @@ class Running:
     def workers(self) -> list[int]:
         """Process ids of its workers."""
         found = []
-        for each in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            for pid in each.read_text().split():
-                with suppress(OSError):
-                    if b"server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        found.append(int(pid))
+        for pid in _children(self.process.pid):
+            with suppress(OSError):
+                if b"server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
         return found
 
     def cpu_s(self) -> float:
-        """CPU seconds of the server and of its children that have ended (decoders), without its workers."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds of the server and of all its children, those that have ended (decoders) among them."""
+        return sum(_cpu_ticks(pid) for pid in _tree(self.process.pid)) / os.sysconf("SC_CLK_TCK")
 
     def rss_mb(self) -> float:
         """Resident memory of the server."""
@@ -66,47 +64,89 @@ class Running:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for each in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in each.read_text().split()]
+    return found
+
+
+def _tree(pid: int) -> list[int]:
+    return [pid, *(below for child in _children(pid) for below in _tree(child))]
+
+
+def _cpu_ticks(pid: int) -> int:
+    """Own time, and that of children that were waited for."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(int(each) for each in fields[11:15])
+    return 0
+
+
 @contextmanager
-def running(home: Path, key: str, *, workers: int, log: Path) -> Iterator[Running]:
-    """`facsimile serve` over a home as a process of its own; killed at the end of the block."""
-    started = start(home, key, workers=workers, log=log)
+def running(started: Running) -> Iterator[Running]:
+    """Stops what was started at the end of the block."""
     try:
         yield started
     finally:
         stop(started)
 
 
-def start(home: Path, key: str, *, workers: int, log: Path) -> Running:
-    """Start a server on a free port and wait until it is ready."""
+def free_port() -> int:
+    """A port that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def start(home: Path, key: str, *, workers: int, log: Path) -> Running:
+    """Start a server on a free port and wait until it is ready."""
+    port = free_port()
+    options = f"--port {port} --workers {workers} --lease 3 --requests-per-minute 1000000".split()
+    command = ["-c", "from server.cli import main; main()", "serve", *options]
+    return launch(command, f"http://127.0.0.1:{port}", "/healthz", home, key, log)
+
+
+def start_peer(home: Path, key: str, *, log: Path) -> Running:
+    """LitServe doing the same work, when it is installed (server/bench_litserve.py)."""
+    port = free_port()
+    command = ["-m", "server.bench_litserve", str(home), str(port)]
+    return launch(command, f"http://127.0.0.1:{port}", "/health", home, key, log)
+
+
+def launch(command: Sequence[str], url: str, health: str, home: Path, key: str, log: Path) -> Running:
+    """A Python process that serves; returns when it says that it is well."""
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "FACSIMILE_HOME": str(home), "PYTHONPATH": f"{root}:{root / 'datasets'}"}
     environment.pop("FACSIMILE_DATABASE", None)
-    options = f"--port {port} --workers {workers} --lease 3 --requests-per-minute 1000000".split()
-    command = [sys.executable, "-P", "-c", "from server.cli import main; main()", "serve", *options]
     with log.open("ab") as sink:
-        process = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
-    url = f"http://127.0.0.1:{port}"
+        process = subprocess.Popen(
+            [sys.executable, "-P", *command], env=environment, stdout=sink, stderr=sink
+        )
     for _ in range(1200):
         with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/healthz", timeout=2).status_code == 200:
+            if httpx.get(f"{url}{health}", timeout=2).status_code == 200:
                 return Running(url, process, key)
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}, see {log}")
         time.sleep(0.1)
+    process.kill()
     raise RuntimeError("the server does not answer")
 
 
 def stop(started: Running) -> None:
-    """End it as an operator would."""
+    """End it as an operator would; what it leaves behind is killed."""
+    below = _tree(started.process.pid)[1:]
     started.process.send_signal(signal.SIGTERM)
     try:
         started.process.wait(60)
     except subprocess.TimeoutExpired:
         started.process.kill()
         started.process.wait()
+    for pid in below:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @dataclass
@@ -145,7 +185,7 @@ class Tally:
 
     def quantile_ms(self, share: float) -> float:
         """Time within which this share of the served was answered."""
-        return float(np.quantile(self.seconds, share) * 1e3) if self.seconds else float("nan")
+        return float(np.quantile(self.seconds, share) * 1e3)
 
 
 def row(case: str, metric: str, value: float, unit: str, n: int, ci95: Sequence[float] | None = None) -> Row:
@@ -194,32 +234,30 @@ def check_rows(case: str, tally: Tally, wall_s: float, cpu_s: float) -> list[Row
     n, answered = tally.served, sum(tally.statuses.values())
     refused = tally.statuses[429] + tally.statuses[503]
     spread = 1.96 * n**0.5
+    shares = (("p50_ms", 0.5), ("p99_ms", 0.99)) if n else ()
     return [
         row(case, "rps", n / wall_s, "1/s", n, ((n - spread) / wall_s, (n + spread) / wall_s)),
-        row(case, "p50_ms", tally.quantile_ms(0.5), "ms", n),
-        row(case, "p99_ms", tally.quantile_ms(0.99), "ms", n),
+        *(row(case, name, tally.quantile_ms(share), "ms", n) for name, share in shares),
         row(case, "cpu_s_per_check", cpu_s / max(n, 1), "s", n),
         row(case, "refused", refused, "requests", answered),
         row(case, "errors", tally.errors, "requests", answered + tally.lost),
     ]
 
 
-def measure_checks(server: Running, picture: bytes, seconds: float) -> list[Row]:
-    """One client warm, twenty clients, then four times what twenty got."""
-    rows: list[Row] = []
+def measure_load(server: Running, picture: bytes, case: str, num_clients: int, seconds: float) -> list[Row]:
+    """So many clients for so long, warm."""
     asyncio.run(measure_clients(server, picture, 2, 0.1))
-    rate = 1.0
-    for case, clients in (("check_1080p_1_client", 1), ("check_1080p_20_clients", 20)):
-        began, cpu = time.perf_counter(), server.cpu_s()
-        tally = asyncio.run(measure_clients(server, picture, clients, seconds))
-        wall = time.perf_counter() - began
-        rate = tally.served / wall
-        rows += check_rows(case, tally, wall, server.cpu_s() - cpu)
     began, cpu = time.perf_counter(), server.cpu_s()
-    tally = asyncio.run(measure_overload(server, picture, max(4 * rate, 2.0), seconds))
-    return rows + check_rows(
-        "check_1080p_overload_4x", tally, time.perf_counter() - began, server.cpu_s() - cpu
-    )
+    tally = asyncio.run(measure_clients(server, picture, num_clients, seconds))
+    return check_rows(case, tally, time.perf_counter() - began, server.cpu_s() - cpu)
+
+
+def measure_flood(server: Running, picture: bytes, case: str, rate: float, seconds: float) -> list[Row]:
+    """So many requests a second for so long, whether or not they are answered, warm."""
+    asyncio.run(measure_clients(server, picture, 2, 0.1))
+    began, cpu = time.perf_counter(), server.cpu_s()
+    tally = asyncio.run(measure_overload(server, picture, rate, seconds))
+    return check_rows(case, tally, time.perf_counter() - began, server.cpu_s() - cpu)
 
 
 async def _send_mixed(server: Running, picture: bytes, count: int, marks: list[tuple[int, float]]) -> Tally:

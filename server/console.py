@@ -26,6 +26,11 @@ def say(line: str = "") -> None:
     print(line)
 
 
+def complain(line: str) -> None:
+    """Print one plain line for people on stderr, where it spoils no JSON."""
+    print(line, file=sys.stderr)
+
+
 def emit(payload: object) -> None:
     """Print exactly one JSON object on stdout."""
     print(json.dumps(payload, ensure_ascii=False, indent=2, sort_keys=False))

@@ -14,7 +14,7 @@ import typer
 
 from provenance.errors import UsageError
 from server.commands.detector import bench_detector
-from server.console import Json, emit, report_errors, say
+from server.console import Json, complain, emit, report_errors, say
 from server.deps import open_home
 
 if TYPE_CHECKING:
@@ -184,8 +184,15 @@ def _groups(data: Path) -> dict[str, str]:
 @report_errors
 def bench_server(
     out: Out = Path("bench/server"),
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="one, twenty, overload, memory, kill, litserve; default: all. Others keep their rows."
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Of each load.")] = 60.0,
-    kills: Annotated[int, typer.Option(min=0, help="How often server or worker is killed.")] = 50,
+    kills: Annotated[int, typer.Option(min=1, help="How often server or worker is killed.")] = 50,
+    add: Annotated[bool, typer.Option("--add", help="Add the kills to those of earlier parts.")] = False,
     requests: Annotated[int, typer.Option(min=20, help="Of the memory run.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the kills.")] = 0,
     quick: Quick = False,
@@ -194,20 +201,27 @@ def bench_server(
     """Measure the server: checks per second at 1080p, overload, memory, kill -9 of server and worker."""
     import tempfile
 
+    from server import bench_cases
     from server.bench_home import make_home
-    from server.bench_server import measure_checks, measure_kills, measure_memory, running
 
+    wanted = case or list(bench_cases.CASES)
+    if unknown := [each for each in wanted if each not in bench_cases.CASES]:
+        raise UsageError(
+            "bench.case", f"{unknown[0]} is no case of this bench.", f"Use: {', '.join(bench_cases.CASES)}."
+        )
+    if "litserve" in wanted and not bench_cases.has_litserve():
+        complain("LitServe is not installed here: the peer is left out. `pip install litserve` brings it.")
     if quick:
         seconds, kills, requests = 5.0, 2, 40
     out.mkdir(parents=True, exist_ok=True)
-    log = out / "server.log"
+    plan = bench_cases.Plan(seconds, requests, kills, seed, out / "server.log")
+    rows = bench_cases.read_rows(out) if case else []
     with tempfile.TemporaryDirectory() as folder:
         made = make_home(Path(folder))
-        with running(made.home, made.key, workers=0, log=log) as server:
-            rows = measure_checks(server, made.picture_1080p, seconds)
-            rows += measure_memory(server, made.small_picture, requests)
-        if kills:
-            rows += measure_kills(made.home, made.key, made.people, kills, log, seed)
+        for name in wanted:
+            found = bench_cases.CASES[name](made, plan, rows)
+            rows = bench_cases.merge(rows, found, add_kills=add)
+            store_suite("server", rows, as_markdown(rows), out)
     write_suite("server", rows, as_markdown(rows), out, json_output)
 
 
@@ -328,6 +342,22 @@ def write_suite(
     extra: dict[str, Any] | None = None,
 ) -> None:
     """bench.json and bench.md of one suite in `out`; the same rows on stdout."""
+    payload = store_suite(suite, rows, markdown, out, device, extra)
+    if json_output:
+        emit(payload)
+    else:
+        say(markdown.rstrip())
+
+
+def store_suite(
+    suite: str,
+    rows: Sequence[dict[str, Any]],
+    markdown: str,
+    out: Path,
+    device: str = "cpu",
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The same without a word: for what was measured so far."""
     from detector.weights import DETECTOR
     from fusion.files import make_folder, write_file_atomically
     from fusion.weights import REGISTRY
@@ -344,7 +374,4 @@ def write_suite(
     make_folder(out)
     write_file_atomically(out / "bench.json", json.dumps(payload, indent=2).encode())
     write_file_atomically(out / "bench.md", markdown.encode())
-    if json_output:
-        emit(payload)
-    else:
-        say(markdown.rstrip())
+    return payload

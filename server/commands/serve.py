@@ -92,6 +92,7 @@ def uvicorn_config(
         port,
         http=GuardedProtocol,
         ws="none",
+        loop="asyncio",
         log_config=None,
         access_log=False,
         server_header=False,
