@@ -113,9 +113,11 @@ def prepare(
     request: FuseRequest, home: Home, perception: Perception, watch: Stopwatch, limits: Limits = LIMITS
 ) -> Prepared:
     """Read the pictures, find the faces, pair them up and put the question; decides and records nothing."""
-    from fusion.swap import find_preset
+    from fusion.swap import find_preset, require_engine
 
-    engine = request.engine or find_preset(request.preset).engine
+    preset = find_preset(request.preset)
+    engine = request.engine or preset.engine
+    require_engine(engine)
     with watch.stage("read"):
         target = _Input.read(request.target, home, limits)
         sources = tuple(_Input.read(data, home, limits) for data in request.sources)

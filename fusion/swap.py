@@ -79,6 +79,13 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def require_engine(name: str) -> None:
+    """UsageError `swap.unknown_engine` for a name that is no key of ENGINES."""
+    if name not in ENGINES:
+        known = ", ".join(sorted(ENGINES))
+        raise UsageError("swap.unknown_engine", f"no engine is called {name!r}", f"Use one of: {known}.")
+
+
 @dataclass(frozen=True, eq=False)
 class Perception:
     """Finder, landmarks and recogniser, loaded once; `models` names their weights' sha256.
@@ -154,9 +161,7 @@ def swap_faces(
     """
     chosen = find_preset(preset)
     engine, options = engine or chosen.engine, options or chosen.warp
-    if engine not in ENGINES:
-        known = ", ".join(sorted(ENGINES))
-        raise UsageError("swap.unknown_engine", f"no engine is called {engine!r}", f"Use one of: {known}.")
+    require_engine(engine)
     _check_targets([target for _, _, target in assignments])
     altered = np.array(target_rgb, np.uint8)
     for source_rgb, source, target in assignments:

@@ -5,7 +5,8 @@ A route declares its scope with `declare(...)`; one that declares none is not an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -92,8 +93,17 @@ class GatedRoute(APIRoute):
         scope, room, max_bytes = extra.get(SCOPE_KEY), extra.get(ROOM_KEY), extra.get(MAX_BYTES_KEY)
 
         async def admitted(request: Request) -> Response:
-            await _admit(request, scope, room, max_bytes, self.csrf_token)
-            return await handle(request)
+            principal = await _admit(request, scope, room, max_bytes)
+            service: Service = request.app.state.service
+            with service.bodies.take(principal.id) if room and principal else nullcontext():
+                if (
+                    principal
+                    and principal.csrf_token
+                    and request.method not in SAFE_METHODS
+                    and scope != PUBLIC
+                ):
+                    principal.require_csrf(await self.csrf_token(request))
+                return await handle(request)
 
         return admitted
 
@@ -107,8 +117,8 @@ async def _admit(
     scope: str | None,
     room: str | None,
     max_bytes: int | None,
-    csrf_token: Callable[[Request], Awaitable[str | None]],
-) -> None:
+) -> Principal | None:
+    """Who asks, when they may, not too often, with a body that is not too large, and there is room."""
     service: Service = request.app.state.service
     if scope is None:
         raise RefusedError("auth.undeclared", "This route declares no scope.", "Report it.")
@@ -128,14 +138,8 @@ async def _admit(
         request, min(max_bytes or service.settings.max_upload_bytes, service.settings.max_upload_bytes)
     )
     if room is not None:
-        await _require_room(service, room)
-    if (
-        scope != PUBLIC
-        and principal is not None
-        and principal.csrf_token
-        and request.method not in SAFE_METHODS
-    ):
-        principal.require_csrf(await csrf_token(request))
+        await _require_room(service, room, principal)
+    return principal
 
 
 def _require_bounded(request: Request, max_bytes: int) -> None:
@@ -146,14 +150,14 @@ def _require_bounded(request: Request, max_bytes: int) -> None:
         raise HTTPException(413, too_large(max_bytes), {"Connection": "close"})
 
 
-async def _require_room(service: Service, room: str) -> None:
+async def _require_room(service: Service, room: str, principal: Principal | None) -> None:
     service.slots.check()
     if room == "jobs":
-        waiting = await run_in_threadpool(service.queue.count_waiting)
-        if waiting >= service.settings.max_queued_jobs:
-            raise TooBusyError(
-                "request.busy", f"{waiting} jobs wait.", "Wait as long as Retry-After says.", 10
-            )
+        most = service.settings.max_queued_jobs
+        waiting, own = await run_in_threadpool(service.queue.count_waiting, principal.id if principal else "")
+        if waiting >= most or own > most // 2:
+            cause = f"{waiting} jobs wait, {own} of them yours."
+            raise TooBusyError("request.busy", cause, "Wait as long as Retry-After says.", 10)
 
 
 def authenticate(request: Request, service: Service) -> Principal | None:

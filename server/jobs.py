@@ -217,11 +217,13 @@ class Queue:
             rows = conn.execute(query.order_by(job_events.c.seq)).all()
         return [Event(row.seq, row.at, row.event, json.loads(row.data)) for row in rows]
 
-    def count_waiting(self) -> int:
-        """How many jobs wait."""
-        query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == "queued")
+    def count_waiting(self, principal: str = "") -> tuple[int, int]:
+        """How many jobs wait: all, and those of one principal."""
+        own = sa.func.count().filter(jobs.c.principal == principal)
+        query = sa.select(sa.func.count(), own).select_from(jobs).where(jobs.c.state == "queued")
         with self._database.read() as conn:
-            return int(conn.execute(query).scalar_one())
+            waiting, mine = conn.execute(query).one()
+        return int(waiting), int(mine)
 
     def count_by_state(self) -> dict[str, int]:
         """How many jobs are in which state."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio.events import TimerHandle
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from limits import RateLimitItemPerMinute
@@ -95,6 +96,31 @@ class Slots:
     def _busy(self) -> TooBusyError:
         cause = f"All {self.size} places are taken and {self.waiting} requests wait."
         return TooBusyError("request.busy", cause, "Wait as long as Retry-After says.", 1 + self.waiting // 4)
+
+
+class Shares:
+    """How many of a thing are out, and whose: nobody has more than a share, all together no more than there are."""
+
+    def __init__(self, total: int, each: int) -> None:
+        self._total = total
+        self._each = each
+        self._out: Counter[str] = Counter()
+
+    @contextmanager
+    def take(self, who: str) -> Iterator[None]:
+        """One for the block; TooBusyError `request.busy` where none is left."""
+        if self._out[who] >= self._each or self._out.total() >= self._total:
+            cause = (
+                f"{self._out[who]} of your requests of this kind are under way, {self._out.total()} of all."
+            )
+            raise TooBusyError("request.busy", cause, "Wait as long as Retry-After says.", FULL_RETRY_S)
+        self._out[who] += 1
+        try:
+            yield
+        finally:
+            self._out[who] -= 1
+            if not self._out[who]:
+                del self._out[who]
 
 
 class BodyGuard:

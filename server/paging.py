@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -13,6 +15,7 @@ from fastapi import Query
 from provenance.errors import UsageError
 
 MAX_PAGE: Final = 200
+_NAME: Final = re.compile(r"[a-z]+-[0-9a-f]+")
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many items at most.")]
 Cursor = Annotated[
@@ -31,7 +34,7 @@ def read_cursor(cursor: str | None) -> tuple[float, str] | None:
         return None
     try:
         time, name = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if isinstance(time, float) and isinstance(name, str):
+        if isinstance(time, float) and math.isfinite(time) and _NAME.fullmatch(name):
             return time, name
     except (ValueError, TypeError, binascii.Error):
         pass

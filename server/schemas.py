@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,6 +16,10 @@ def _written_day(given: object) -> object:
     return given
 
 
+LINE: Final = r"^[^\x00-\x1f\x7f]*$"
+"""A line of text: no control signs, which no database takes for sure and no reader sees."""
+FULL_LINE: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+"""One that says something."""
 Day = Annotated[date, BeforeValidator(_written_day)]
 
 

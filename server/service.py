@@ -16,7 +16,7 @@ from provenance.home import Home
 from server.auth import EntryCodes
 from server.fetch import FetchLimits, fetch
 from server.jobs import Queue
-from server.limits import Rates, Slots
+from server.limits import Rates, Shares, Slots
 from server.metrics import Metrics
 from server.objects import ObjectStore
 from server.oidc import Tokens
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Fetch = Callable[[str, FetchLimits], bytes]
 
+MAX_BODIES_EACH: Final = 24
+"""Uploads of one principal that may come in at once; of all twice as many as find a place: they lie on the disk."""
+MAX_STREAMS_EACH: Final = 16
+"""Streams of events that one principal may hold open."""
 FETCHES_AT_ONCE: Final = 4
 """Files fetched by address at once, and waiting: apart from the places of checks, so that slow servers block none."""
 
@@ -69,6 +73,8 @@ class Service:
     rates: Rates
     slots: Slots
     fetch_slots: Slots
+    bodies: Shares
+    streams: Shares
     metrics: Metrics
     entry_codes: EntryCodes = field(default_factory=EntryCodes)
     recent_reports: RecentReports = field(default_factory=RecentReports)
@@ -92,6 +98,8 @@ class Service:
             rates=Rates(settings.requests_per_minute, settings.logins_per_minute),
             slots=Slots(settings.check_slots, settings.waiting_slots, settings.deadline_s),
             fetch_slots=Slots(FETCHES_AT_ONCE, FETCHES_AT_ONCE, settings.deadline_s),
+            bodies=Shares(2 * (settings.check_slots + settings.waiting_slots + 1), MAX_BODIES_EACH),
+            streams=Shares(settings.max_connections // 2, MAX_STREAMS_EACH),
             metrics=metrics,
             tokens=Tokens(settings.oidc) if settings.oidc else None,
         )

@@ -63,7 +63,7 @@ class ServeSettings:
     check_slots          checks and face searches at work at once; more wait, at most `waiting_slots`
     waiting_slots        beyond these a request is answered 503 before its body is read
     deadline_s           how long a request may wait for a slot
-    max_queued_jobs      beyond these a new job is answered 503
+    max_queued_jobs      beyond these a new job is answered 503, and of one principal beyond half of them
     requests_per_minute  of one principal; logins_per_minute of one address
     body_bytes_per_s     a body that comes slower than this on average, after ten seconds, is cut off
     num_workers          worker processes; 0: jobs wait for a worker started elsewhere

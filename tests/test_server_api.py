@@ -248,7 +248,7 @@ def test_an_uncovered_face_is_refused_with_every_rule_and_logged(
         assert (answer.json()["code"], answer.json()["rules"]) == ("consent.denied", ["face.accounted"])
         assert client.get("/v1/fusions").json()["items"] == []
     assert served.service.home.ledger.entry(before).kind == "decision_denied"
-    assert served.service.queue.count_waiting() == 0
+    assert served.service.queue.count_waiting()[0] == 0
 
 
 def test_a_fusion_is_a_job_that_ends_recorded(served: Served, studio: Studio, pictures: list[bytes]) -> None:
@@ -262,7 +262,7 @@ def test_a_fusion_is_a_job_that_ends_recorded(served: Served, studio: Studio, pi
         assert replay.headers["idempotent-replayed"] == "true"
         other = ask_fusion(client, pictures[0], pictures[1], key="once", format="png")
         assert (other.status_code, other.json()["code"]) == (422, "idempotency.reused")
-        assert served.service.queue.count_waiting() == 1
+        assert served.service.queue.count_waiting()[0] == 1
         work(served, studio)
         job = client.get(place).json()
         assert (job["state"], job["attempts"]) == ("done", 1)
@@ -354,7 +354,7 @@ def test_cancelling_a_waiting_job(served: Served, pictures: list[bytes]) -> None
         cancelled = client.post(f"{asked.headers['location']}/cancellation")
         assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
         assert client.get(asked.headers["location"]).json()["error"]["code"] == "job.cancelled"
-    assert served.service.queue.count_waiting() == 0
+    assert served.service.queue.count_waiting()[0] == 0
 
 
 def test_proofs_lead_from_an_entry_to_the_signed_root(served: Served) -> None:

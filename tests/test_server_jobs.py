@@ -66,10 +66,10 @@ def test_acceptance_and_job_are_one_transaction(home: Home, queue: Queue) -> Non
     with pytest.raises(KeyError):
         accept_and_fail()
     assert kinds(home) == ["init"]
-    assert queue.count_waiting() == 0
+    assert queue.count_waiting()[0] == 0
     accept(home, queue)
     assert kinds(home) == ["init", "job_accepted"]
-    assert queue.count_waiting() == 1
+    assert queue.count_waiting()[0] == 1
 
 
 def test_a_job_from_its_acceptance_to_its_end(home: Home, queue: Queue) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import resource
 import socket
 import time
@@ -16,8 +17,9 @@ from hostile import ACCEPTED, HOSTILE
 from serving import FAST, Served, serve
 
 from provenance.home import Home
-from server import limits
+from server import auth, limits
 from server.problems import STATUS_OF_CODE
+from server.service import MAX_BODIES_EACH, MAX_STREAMS_EACH
 
 MAX_SECONDS, MAX_GROWTH_MB = (
     25.0,
@@ -206,6 +208,109 @@ def test_no_more_jobs_wait_than_may(studio: Studio) -> None:
     ):
         busy = client.post("/v1/fusions", content=b"")
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
+
+
+def test_one_client_s_uploads_leave_room_on_the_disk_for_others(served: Served) -> None:
+    """Bodies that have begun to come in lie on the disk: nobody may have many of them, and places come back."""
+    host, port = served.url.removeprefix("http://").split(":")
+    begun = []
+    try:
+        for _ in range(MAX_BODIES_EACH):
+            each = socket.create_connection((host, int(port)))
+            each.sendall(head(served, "verifier", 5_000_000) + b"--x\r\n")
+            begun.append(each)
+        time.sleep(0.5)
+        full = raw(served, head(served, "verifier", 5_000_000), 1.0)
+        assert full.startswith(b"HTTP/1.1 503")
+        assert b"retry-after" in full.lower()
+        with served.client("generator") as other:
+            assert other.post("/v1/checks", files={"file": ("p", b"GIF89a")}).status_code == 415
+    finally:
+        for each in begun:
+            each.close()
+    time.sleep(0.5)
+    with served.client("verifier") as fine:
+        assert fine.post("/v1/checks", files={"file": ("p", b"GIF89a")}).status_code == 415
+
+
+def test_streams_of_events_are_few_and_come_back(served: Served, studio: Studio) -> None:
+    person = studio.people[0].path.read_bytes()
+    with served.client("generator") as client:
+        files = [("source", ("s", person)), ("target", ("t", person))]
+        job = client.post("/v1/fusions", files=files, data={"purpose": "research"}).headers["location"]
+        lines = [
+            f"GET {job}/events HTTP/1.1",
+            "Host: 127.0.0.1",
+            f"Authorization: Bearer {served.keys['generator']}",
+        ]
+        ask = "\r\n".join(lines).encode() + b"\r\n\r\n"
+        host, port = served.url.removeprefix("http://").split(":")
+        open_ones = []
+        for _ in range(MAX_STREAMS_EACH):
+            each = socket.create_connection((host, int(port)))
+            each.sendall(ask)
+            assert each.recv(100).startswith(b"HTTP/1.1 200")
+            open_ones.append(each)
+        assert raw(served, ask, 1.0).startswith(b"HTTP/1.1 503")
+        for each in open_ones:
+            each.close()
+        time.sleep(1.0)
+        assert raw(served, ask, 1.0).startswith(b"HTTP/1.1 200")
+        client.post(f"{job}/cancellation")
+
+
+def test_one_principal_s_jobs_do_not_fill_the_queue(studio: Studio) -> None:
+    person = studio.people[0].path.read_bytes()
+    asked = {"files": [("source", ("s", person)), ("target", ("t", person))], "data": {"purpose": "research"}}
+    with (
+        Home.open(studio.home_path) as home,
+        serve(home, replace(FAST, max_queued_jobs=2)) as running,
+        running.client("generator") as client,
+    ):
+        taken = [client.post("/v1/fusions", **asked) for _ in range(2)]
+        assert [each.status_code for each in taken] == [202, 202]
+        assert client.post("/v1/fusions", **asked).status_code == 503
+        client.post(f"{taken[0].headers['location']}/cancellation")
+        with httpx.Client(
+            base_url=running.url, headers={"Authorization": f"Bearer {running.key('generator')}"}, timeout=60
+        ) as other:
+            last = other.post("/v1/fusions", **asked)
+            assert last.status_code == 202
+            other.post(f"{last.headers['location']}/cancellation")
+        client.post(f"{taken[1].headers['location']}/cancellation")
+
+
+@pytest.mark.parametrize(
+    "cursor", ['[1.0,"\\ud800"]', '[NaN,"key-0"]', '[1e999,"key-0"]', '[1.0,"a\\u0000"]', "[1.0,7]", "{}"]
+)
+def test_a_forged_cursor_is_no_cursor(served: Served, cursor: str) -> None:
+    forged = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+    with served.client("verifier") as client:
+        answer = client.get("/v1/checks", params={"cursor": forged})
+        assert (answer.status_code, answer.json()["code"]) == (422, "request.cursor")
+
+
+def test_texts_without_control_signs_engines_that_exist_and_numbers_of_this_world(
+    served: Served, studio: Studio
+) -> None:
+    person = studio.people[0].path.read_bytes()
+    files = [("source", ("s", person)), ("target", ("t", person))]
+    with served.client("generator") as client:
+        for field, value, code in (
+            ("engine", "guest", "swap.unknown_engine"), ("preset", "none", "swap.unknown_preset"),
+            ("grant", "a\0b", "request.invalid"), ("grant", "x" * 65, "request.invalid"),
+        ):  # fmt: skip
+            refused = client.post("/v1/fusions", files=files, data={"purpose": "research", field: value})
+            assert (refused.status_code, refused.json()["code"]) == (422, code), field
+    with served.client("consent_officer") as officer:
+        for reason in ("a\0b", "\x1b[31m", " ", "\n"):
+            withdrawn = officer.post(f"/v1/grants/grant-{'0' * 16}/revocation", json={"reason": reason})
+            assert (withdrawn.status_code, withdrawn.json()["code"]) == (422, "request.invalid"), reason
+    session = auth.open_session(served.service.home.database, served.key(*auth.ROLES))
+    assert session is not None
+    with httpx.Client(base_url=served.url, cookies={"facsimile": session.token}, timeout=60) as page:
+        for path in (f"/audit/entries/{'9' * 30}", f"/audit?before={'9' * 30}"):
+            assert page.get(path).status_code == 422, path
 
 
 def test_headers_without_end_and_headers_without_measure(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import rfc8785
 import sqlalchemy as sa
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from provenance import compliance
 from provenance.checkpoint import open_checkpoint
@@ -18,6 +18,7 @@ from provenance.requirements import STANDARDS
 from server.gate import Serving, declare
 from server.pages import figures
 from server.pages.frame import PageRoute, render, words_of
+from server.routes.audit import MAX_INDEX, Index
 from server.service import Service
 
 router = APIRouter(prefix="/audit", route_class=PageRoute, include_in_schema=False)
@@ -32,7 +33,7 @@ def show_entries(
     service: Serving,
     kind: Annotated[str, Query(max_length=32)] = "",
     since: Annotated[str, Query(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")] = "",
-    before: Annotated[int | None, Query(ge=0)] = None,
+    before: Annotated[int | None, Query(ge=0, le=MAX_INDEX)] = None,
 ) -> Response:
     """The newest entries, filtered by kind and day, and figures of the whole ledger."""
     if kind and kind not in KINDS:
@@ -65,7 +66,7 @@ def show_compliance(request: Request, service: Serving) -> Response:
 
 
 @router.get("/entries/{index}", **declare("audit:read", 404, 422))
-def show_entry(request: Request, index: Annotated[int, Path(ge=0)], service: Serving) -> Response:
+def show_entry(request: Request, index: Index, service: Serving) -> Response:
     """One entry, its proof, and everything a browser needs to check it by itself."""
     ledger = service.home.ledger
     with service.home.database.read() as conn:

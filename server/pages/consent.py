@@ -18,11 +18,13 @@ from server.ids import GrantId, SubjectId
 from server.language import TAGS, translator
 from server.pages.frame import PageRoute, redirect, render, words_of
 from server.routes.checks import attachment
-from server.schemas import Day
+from server.schemas import FULL_LINE, LINE, Day
 from server.service import UPLOAD_LIMITS, Service
 
 router = APIRouter(prefix="/consent", route_class=PageRoute, include_in_schema=False)
 
+LAST_S: Final = 253_402_300_799
+"""The last second of the year 9999."""
 USES: Final = ("internal", "publish", "dataset")
 
 
@@ -48,12 +50,12 @@ def show_enrolment(request: Request) -> Response:
 @router.post("/enrol", **declare("subjects:write", 415, 422, room="slots"))
 async def enrol(
     service: Serving,
-    name: Annotated[str, Form(max_length=200)],
+    name: Annotated[str, Form(max_length=200, pattern=FULL_LINE)],
     images: Annotated[list[UploadFile], File()],
     adult_method: Annotated[str, Form(max_length=40)],
     adult_date: Annotated[Day, Form()],
     public_figure: Annotated[bool, Form()] = False,
-    evidence: Annotated[str, Form(max_length=1000)] = "",
+    evidence: Annotated[str, Form(max_length=1000, pattern=LINE)] = "",
 ) -> Response:
     """Enrol a person from pictures, which are read once and not kept."""
     profile = Profile.make(
@@ -134,9 +136,9 @@ def issue(
     text_lang: Annotated[str, Form(pattern="^(en|zh)$")],
     purposes: Annotated[str, Form(max_length=400)],
     until: Annotated[Day, Form()],
-    start: Annotated[int, Form(ge=0)],
+    start: Annotated[int, Form(ge=0, le=LAST_S)],
     text_sha256: Annotated[str, Form(pattern="^[0-9a-f]{64}$")],
-    evidence: Annotated[str, Form(max_length=1000)] = "",
+    evidence: Annotated[str, Form(max_length=1000, pattern=LINE)] = "",
     agreed: Annotated[bool, Form()] = False,
     roles: Annotated[list[str], Form()] = [],  # noqa: B006
     media: Annotated[list[str], Form()] = [],  # noqa: B006
@@ -186,7 +188,7 @@ def download_receipt(grant_id: GrantId, service: Serving) -> Response:
 
 @router.post("/grants/{grant_id}/revocation", **declare("grants:write", 404, 409, 422))
 def revoke(
-    grant_id: GrantId, service: Serving, reason: Annotated[str, Form(max_length=1000)] = ""
+    grant_id: GrantId, service: Serving, reason: Annotated[str, Form(max_length=1000, pattern=LINE)] = ""
 ) -> Response:
     """Withdraw a grant, effective at once; a person owes no reason."""
     grants.revoke(service.home, grant_id, reason.strip() or "not stated")

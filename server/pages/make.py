@@ -14,7 +14,7 @@ from provenance import grants
 from provenance.errors import InputError
 from server.auth import Principal
 from server.gate import Caller, Serving, declare
-from server.ids import JobId
+from server.ids import GrantRef, JobId
 from server.jobs import Job
 from server.pages.frame import PageRoute, redirect, render, words_of
 from server.paging import stamp
@@ -69,8 +69,8 @@ async def start(
     face: Annotated[str, Form(pattern="^(largest|all|[0-9]{1,3})$")] = "largest",
     format: Annotated[Format, Form()] = Format.JPEG,
     label: Annotated[bool, Form()] = False,
-    grant: Annotated[list[str], Form()] = [],  # noqa: B006
-    grants_text: Annotated[str, Form(max_length=4000)] = "",
+    grant: Annotated[list[GrantRef], Form()] = [],  # noqa: B006
+    grants_text: Annotated[str, Form(max_length=4000, pattern=r"^[a-z0-9\s-]*$")] = "",
 ) -> Response:
     """The same request as `POST /v1/fusions`; leads to the job's page."""
     given = [each for each in source if each.filename]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from provenance.errors import RefusedError
 from server.auth import Principal
 from server.gate import FORM_LIMITS, Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
-from server.ids import JobId
+from server.ids import GrantRef, JobId
 from server.jobs import Event, Job
 from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
 from server.routes.checks import attachment
@@ -30,6 +31,7 @@ from server.service import UPLOAD_LIMITS, Service
 router = APIRouter(prefix="/v1/fusions", tags=["fusions"], route_class=GatedRoute)
 
 POLL_S = 0.3
+LONGEST_STREAM_S = 900.0
 _TOKEN = r"^[a-z][a-z0-9_.-]{0,63}$"
 
 
@@ -51,7 +53,7 @@ async def create_fusion(
     service: Serving,
     caller: Caller,
     use: Annotated[str, Form(pattern="^(internal|publish|dataset)$")] = "internal",
-    grant: Annotated[list[str], Form(description="Grant ids of the people involved.")] = [],  # noqa: B006
+    grant: Annotated[list[GrantRef], Form(description="Grant ids of the people involved.")] = [],  # noqa: B006
     preset: Annotated[str, Form(pattern=_TOKEN)] = "film",
     engine: Annotated[str | None, Form(pattern=_TOKEN, description="Default: the preset's.")] = None,
     face: Annotated[str, Form(pattern="^(largest|all|[0-9]{1,3})$")] = "largest",
@@ -159,6 +161,12 @@ def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
     return service.queue.find(job_id, caller.id)
 
 
+async def _place(service: Serving, caller: Caller) -> AsyncIterator[None]:
+    """A stream holds a connection and asks the database again and again: nobody may have many."""
+    with service.streams.take(caller.id):
+        yield
+
+
 @router.get(
     "/{job_id:id}/events",
     operation_id="followFusion",
@@ -167,12 +175,13 @@ def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
 )
 async def follow_fusion(
     job: Annotated[Job, Depends(_own_job)],
+    place: Annotated[None, Depends(_place)],
     service: Serving,
     caller: Caller,
     last_event_id: Annotated[int, Header(ge=0, le=10**9, description="Resume after it.")] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events of one of your fusions; they end when it ends. Last-Event-ID resumes."""
-    seen = last_event_id
+    """Server-sent events of one of your fusions; they end with it, or after 15 minutes. Last-Event-ID resumes."""
+    seen, until = last_event_id, time.monotonic() + LONGEST_STREAM_S
     while True:
         job = await run_in_threadpool(service.queue.find, job.id, caller.id)
         for event in await run_in_threadpool(service.queue.events, job.id, seen):
@@ -180,7 +189,7 @@ async def follow_fusion(
             yield ServerSentEvent(
                 data=_event(event).model_dump(), event=event.event, id=str(event.seq), retry=1000
             )
-        if job.ended or service.draining:
+        if job.ended or service.draining or time.monotonic() > until:
             return
         await asyncio.sleep(POLL_S)
 

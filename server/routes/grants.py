@@ -20,7 +20,7 @@ from server.ids import GrantId
 from server.paging import Cursor, Limit, cursor_of, read_cursor
 from server.routes.checks import attachment
 from server.routes.subjects import embedder
-from server.schemas import Day, GrantAnswer, GrantDraft, GrantItem, GrantPage, Recorded
+from server.schemas import FULL_LINE, Day, GrantAnswer, GrantDraft, GrantItem, GrantPage, Recorded
 from server.service import Service
 
 router = APIRouter(prefix="/v1/grants", tags=["consent"], route_class=GatedRoute)
@@ -34,7 +34,7 @@ class GrantOrder(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     subject_id: str = Field(pattern=r"^subject-[0-9a-f]{16}$")
-    grantee: str = Field(min_length=1, max_length=1000, pattern=r"\S")
+    grantee: str = Field(min_length=1, max_length=1000, pattern=FULL_LINE)
     purposes: list[_Token] = Field(min_length=1, max_length=50)
     scope_roles: list[Literal["source", "target"]] = Field(min_length=1, max_length=2)
     scope_media: list[Literal["still", "video"]] = Field(min_length=1, max_length=2)
@@ -44,7 +44,7 @@ class GrantOrder(BaseModel):
         default=["WORLD"], min_length=1, max_length=50
     )
     evidence: str = Field(
-        min_length=1, max_length=1000, pattern=r"\S", description="Where the consent is kept."
+        min_length=1, max_length=1000, pattern=FULL_LINE, description="Where the consent is kept."
     )
     language: Literal["en", "zh"] = Field(default="en", description="Of the text that the person reads.")
 
@@ -67,7 +67,7 @@ class Withdrawal(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=1000, pattern=r"\S")
+    reason: str = Field(min_length=1, max_length=1000, pattern=FULL_LINE)
 
 
 @router.post(

@@ -15,7 +15,7 @@ from provenance.records import ADULT_METHODS, AdultVerified, Embedder, Profile, 
 from server.gate import FORM_LIMITS, Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
 from server.ids import SubjectId
-from server.schemas import Day, Recorded, SubjectAnswer
+from server.schemas import FULL_LINE, LINE, Day, Recorded, SubjectAnswer
 from server.service import UPLOAD_LIMITS, Service
 
 _METHOD = f"^({'|'.join(ADULT_METHODS)})$"
@@ -37,13 +37,17 @@ async def enrol_subject(
             min_length=1, max_length=16, description="Pictures of this one person; three or more are better."
         ),
     ],
-    name: Annotated[str, Form(min_length=1, max_length=1000, pattern=r"\S", description="Kept encrypted.")],
+    name: Annotated[
+        str, Form(min_length=1, max_length=1000, pattern=FULL_LINE, description="Kept encrypted.")
+    ],
     adult_verified: Annotated[str, Form(pattern=_METHOD, description="How adulthood was verified.")],
     adult_verified_on: Annotated[Day, Form(description="When.")],
     service: Serving,
     caller: Caller,
     public_figure: Annotated[bool, Form()] = False,
-    evidence: Annotated[str | None, Form(max_length=1000, description="For a public figure.")] = None,
+    evidence: Annotated[
+        str | None, Form(max_length=1000, pattern=LINE, description="For a public figure.")
+    ] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Enrol a person: a face template and a profile, encrypted under a key of their own. Pictures are not kept."""
