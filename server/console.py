@@ -23,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON objec
 
 def say(line: str = "") -> None:
     """Print one plain line for people on stdout."""
-    print(line)
+    print(line, flush=True)
 
 
 def complain(line: str) -> None:

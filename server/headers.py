@@ -51,6 +51,10 @@ class Outermost:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if (
+            scope["method"] == "HEAD"
+        ):  # as GET (RFC 9110, 9.3.2); uvicorn sends no body, for it keeps its own scope
+            scope = {**scope, "method": "GET"}
         started, status = time.perf_counter(), 500
 
         async def send_with_headers(message: Message) -> None:

@@ -164,6 +164,12 @@ def respond_to(error: FacsimileError) -> Response:
     return respond(problem, headers)
 
 
+def respond_to_http(error: HTTPException) -> Response:
+    """The response to a refusal by the framework, or by what stands around the routes."""
+    problem = _problem(http_code(error), error.status_code, str(error.detail), HTTP_NEXT)
+    return respond(problem, error.headers)
+
+
 def add_handlers(app: FastAPI) -> None:
     """Every exception becomes a problem document."""
 
@@ -183,9 +189,7 @@ def add_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:  # the framework names the methods of the first route of this path only
             error.headers = {"Allow": ", ".join(sorted(methods_at(app, request.url.path)))}
-        return respond(
-            _problem(http_code(error), error.status_code, str(error.detail), HTTP_NEXT), error.headers
-        )
+        return respond_to_http(error)
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
@@ -196,7 +200,8 @@ def methods_at(app: FastAPI, path: str) -> set[str]:
     """The methods of every route that has this path."""
     found = ((each.path, each.original_route) for each in iter_route_contexts(app.routes))
     here = (route for at, route in found if at and compile_path(at)[0].match(path))
-    return {method for route in here for method in getattr(route, "methods", None) or ()}
+    methods = {method for route in here for method in getattr(route, "methods", None) or ()}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def http_code(error: HTTPException) -> str:

@@ -83,6 +83,16 @@ def test_a_foreign_host_header_is_refused(served: Served) -> None:
         assert rebound.get("/healthz").status_code == 400
 
 
+def test_head_is_answered_as_get_without_a_body(served: Served) -> None:
+    with served.client("verifier") as client:
+        for path in ("/healthz", "/v1/me", "/login", "/nowhere"):
+            answer, same = client.head(path), client.get(path)
+            assert (answer.status_code, answer.content) == (same.status_code, b""), path
+            assert answer.headers["content-type"] == same.headers["content-type"]
+        refused = client.request("PUT", "/v1/resolution/matches/byBinding")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
 def test_security_headers_are_on_every_answer(served: Served) -> None:
     with served.client() as nobody:
         for path in ("/healthz", "/nothing", "/v1/me", "/problems/media.format", "/v1/openapi.json"):

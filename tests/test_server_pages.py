@@ -375,6 +375,16 @@ def test_pictures_of_a_job_are_its_owners_and_end_with_it(served: Served) -> Non
         assert client.get("/make/job-00000000000000000000/secret/0").status_code == 422
 
 
+def test_a_path_that_leads_nowhere_is_a_page_for_who_reads_pages(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as client:
+        page = client.get("/nowhere", headers={"Accept": "text/html,*/*", "Accept-Language": "zh"})
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert translator("zh")("error.page.unknown") in page.text
+        for path, accept in (("/nowhere", "*/*"), ("/v1/nowhere", "text/html")):
+            problem = client.get(path, headers={"Accept": accept})
+            assert problem.json()["code"] == "request.no_such_path"
+
+
 def test_no_page_is_missing_from_the_package() -> None:
     folder = Path(check.__file__).resolve().parent.parent
     assert {path.suffix for path in (folder / "templates").iterdir()} == {".html"}

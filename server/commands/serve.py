@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,9 @@ def serve(
     from server.production import require_production_grade
 
     tls = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
-    url = base_url or f"{'https' if tls_cert else 'http'}://{host}:{port}"
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    url = base_url or f"{'https' if tls_cert else 'http'}://{shown}:{listening.getsockname()[1]}"
     settings = ServeSettings(
         base_url=url,
         allowed_hosts=_allowed_hosts(url),
@@ -69,13 +72,29 @@ def serve(
         url_checks=url_checks,
         oidc=_oidc(oidc_issuer, oidc_audience, oidc_jwks, oidc_claim, oidc_role or []),
     )
-    with open_home() as home:
+    with listening, open_home() as home:
         if production:
             require_production_grade(home, settings, proxy=proxy, has_tls=tls_cert is not None)
         app = create_app(home, settings)
         if not production:
             _greet(app.state.service, url)
-        uvicorn.Server(uvicorn_config(app, host, port, settings, proxy=proxy, **tls)).run()
+        uvicorn.Server(uvicorn_config(app, host, port, settings, proxy=proxy, **tls)).run([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket, taken before anything else is said: UsageError `serve.address` where it cannot be had."""
+    from provenance.errors import UsageError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no address"
+        raise UsageError(
+            "serve.address",
+            f"{host} port {port} cannot be listened on: {reason}.",
+            "Give another --port (0: any free one) or --host.",
+        ) from None
 
 
 def uvicorn_config(
