@@ -56,6 +56,6 @@ def test_the_link_holds_the_port_works_once_and_waits_until_the_server_is_ready(
     assert (taken.returncode, out) == (2, "")
     assert "serve.address" in err
     running.send_signal(signal.SIGTERM)
-    assert running.wait(60) == 0
+    assert running.wait(60) in (0, -signal.SIGTERM)  # uvicorn raises it anew when all is done
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=2)
