@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import threading
 from collections.abc import Iterator
@@ -22,7 +20,6 @@ from typer.testing import CliRunner
 from fusion.media import encode_picture, read_picture
 from provenance.fsck import verify
 from provenance.home import Home
-from provenance.requirements import REQUIREMENTS
 from server.app import create_app
 from server.auth import ROLES, SCOPES
 from server.cli import build_app
@@ -281,25 +278,6 @@ def test_a_fusion_is_a_job_that_ends_recorded(served: Served, studio: Studio, pi
     entry = served.service.home.ledger.entry(job["result"]["ledger"]["index"])
     assert (entry.kind, entry.body["asset_id"]) == ("output_recorded", job["result"]["asset_id"])
     assert entry.body["label"] is True
-
-
-@pytest.mark.parametrize(
-    ("kind", "begins"), [("html", b"<!doctype html>"), ("pdf", b"%PDF-"), ("csv", b"\xef\xbb\xbf")]
-)
-def test_the_compliance_report_is_an_auditor_s(served: Served, kind: str, begins: bytes) -> None:
-    with served.client("auditor") as client, served.client("generator") as other:
-        asked = {"standard": "cn", "format": kind}
-        made = client.get("/v1/audit/report", params=asked)
-        assert (made.status_code, made.content[: len(begins)]) == (200, begins), made.text
-        assert f'filename="compliance-cn.{kind}"' in made.headers["content-disposition"]
-        assert other.get("/v1/audit/report", params=asked).status_code == 403
-        if kind == "csv":
-            rows = list(csv.DictReader(io.StringIO(made.content.decode("utf-8-sig"))))
-            wanted = [each for each in REQUIREMENTS if each.standard == "cn"]
-            assert [row["id"] for row in rows] == [each.id for each in wanted]
-            everything = client.get("/v1/audit/report", params={"format": "csv"}).content.decode("utf-8-sig")
-            assert len(list(csv.DictReader(io.StringIO(everything)))) == len(REQUIREMENTS)
-            assert client.get("/v1/audit/report", params={"standard": "us"}).status_code == 422
 
 
 def read_events(client: httpx.Client, path: str, last_id: str | None) -> list[dict[str, str]]:
