@@ -64,7 +64,7 @@ def serve(
     url = base_url or f"{'https' if tls_cert else 'http'}://{shown}:{listening.getsockname()[1]}"
     settings = ServeSettings(
         base_url=url,
-        allowed_hosts=_allowed_hosts(url),
+        allowed_hosts=allowed_hosts(url),
         production=production,
         num_workers=workers,
         lease_s=lease,
@@ -146,7 +146,7 @@ def _oidc(issuer: str, audience: str, jwks: str, claim: str, pairs: Sequence[str
     return OidcSettings(issuer, audience, jwks, claim, roles)
 
 
-def _allowed_hosts(url: str) -> tuple[str, ...]:
+def allowed_hosts(url: str) -> tuple[str, ...]:
     name = url.split("://", 1)[-1].split("/", 1)[0]
     name = name if name.endswith("]") else name.rsplit(":", 1)[0]
     return tuple(dict.fromkeys((name, "127.0.0.1", "localhost", "[::1]")))
