@@ -26,6 +26,7 @@ from server.problems import TooBusyError, respond_to
 HEADERS_WITHIN_S: Final = 10.0
 MAX_HEADER_BYTES: Final = 32 << 10
 BODY_GRACE_S: Final = 10.0
+MAX_UNREAD_BYTES: Final = 4 << 20
 FULL_RETRY_S: Final = 5
 
 
@@ -183,7 +184,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _header_timer: TimerHandle | None = None
     _header_bytes = 0
+    _unread_bytes = 0
     _in_headers = True
+    _tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -197,13 +200,32 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_headers:
             if self._header_timer is None:
                 self._await_headers()
-            self._header_bytes += len(data)
+            self._header_bytes += self._length_of_head(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self.transport.write(
+                    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                )
+                self.transport.close()
+                return
+        elif self.cycle is not None and self.cycle.response_complete:
+            self._unread_bytes += len(data)  # of a request that was answered already
+            if self._unread_bytes > MAX_UNREAD_BYTES:
+                self.transport.close()
+                return
         super().data_received(data)
-        if self._in_headers and self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            )
-            self.transport.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if (
+            self._in_headers
+        ):  # trailers after a body are let fall: nobody reads them, and they might have no end
+            super().on_header(name, value)
+
+    def _length_of_head(self, data: bytes) -> int:
+        """Bytes of this piece that belong to the head, whose end two pieces may share."""
+        joined = self._tail + data
+        end = joined.find(b"\r\n\r\n")
+        before, self._tail = len(self._tail), joined[-3:]
+        return len(data) if end < 0 else end + 4 - before
 
     def on_headers_complete(self) -> None:
         self._end_wait()
@@ -217,7 +239,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._in_headers, self._header_bytes = True, 0
+        self._in_headers, self._header_bytes, self._unread_bytes, self._tail = True, 0, 0, b""
 
     def _await_headers(self) -> None:
         self._end_wait()

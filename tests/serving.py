@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -57,3 +58,28 @@ def serve(home: Home, settings: ServeSettings = FAST) -> Iterator[Served]:
     finally:
         server.should_exit = True
         thread.join(120)
+
+
+def raw(served: Served, data: bytes, wait_s: float = 5.0) -> bytes:
+    """What comes back for these bytes, until the server closes or time is up."""
+    host, port = served.url.removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=wait_s) as connection:
+        connection.sendall(data)
+        try:
+            while piece := connection.recv(65536):
+                answer += piece
+        except TimeoutError:
+            pass
+        except ConnectionResetError:
+            answer += b"<reset>"
+    return answer
+
+
+def head(served: Served, role: str, length: int, *extra: str) -> bytes:
+    """The head of a check's request whose body does not follow."""
+    lines = [
+        "POST /v1/checks HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {served.keys[role]}",
+        "Content-Type: multipart/form-data; boundary=x", f"Content-Length: {length}", *extra,
+    ]  # fmt: skip
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
