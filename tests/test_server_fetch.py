@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from conftest import Studio
 from cryptography import x509
@@ -23,6 +24,7 @@ from serving import FAST, serve
 
 from provenance.errors import InputError, RefusedError
 from provenance.home import Home
+from server import auth
 from server.fetch import Door, FetchLimits, check_url, fetch, is_public, pick_address
 
 INSIDE = [
@@ -300,4 +302,13 @@ def test_checks_by_address_are_off_until_the_operator_allows_them(studio: Studio
                 refused = client.post("/v1/checks/by-url", json={"url": url})
                 assert (refused.status_code, refused.json()["code"]) == (status, code)
                 assert "a.example" not in refused.text
-    assert outside.connected == [PUBLIC, PUBLIC]
+            session = auth.open_session(home.database, on.keys["verifier"])
+            assert session is not None
+            with httpx.Client(base_url=on.url, cookies={"facsimile": session.token}, timeout=60) as page:
+                assert 'action="/check/by-url"' in page.get("/check").text
+                form = {"csrf_token": session.csrf_token, "url": wanted["url"]}
+                shown = page.post("/check/by-url", data=form)
+                assert (shown.status_code, "data:image/jpeg;base64," in shown.text) == (200, True)
+                refused = page.post("/check/by-url", data={**form, "url": "https://127.0.0.1/x"})
+                assert (refused.status_code, "fetch.refused" in refused.text) == (403, True)
+    assert outside.connected == [PUBLIC] * 3

@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from fastapi import APIRouter, File, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from provenance.errors import InputError
 from server.auth import Principal
+from server.fetch import MAX_URL
 from server.gate import Caller, Serving, declare
 from server.ids import CheckId
 from server.language import Translator
 from server.pages.evidence import TONES, faces, manifest_tree, witnesses
-from server.pages.frame import PageRoute, render, words_of
+from server.pages.frame import PageRoute, render, service_of, words_of
 from server.pages.make import find_job_of_asset
 from server.paging import stamp
 from server.routes.checks import display_name, store_report
@@ -36,20 +38,29 @@ def show_form(request: Request, service: Serving, caller: Caller) -> Response:
     """The place to drop a file, and the caller's latest checks."""
     latest = _latest(service, caller, words_of(request))
     most = service.settings.max_upload_bytes
-    return render(request, "check.html", latest=latest, tones=TONES, max_upload_bytes=most)
+    by_url = service.settings.url_checks
+    return render(request, "check.html", latest=latest, tones=TONES, max_upload_bytes=most, url_checks=by_url)
 
 
 @router.post("", **declare("checks:create", 415, 422, room="slots"))
-async def check_file(
-    request: Request, service: Serving, caller: Caller, file: Annotated[UploadFile, File()]
-) -> Response:
+async def check_file(request: Request, caller: Caller, file: Annotated[UploadFile, File()]) -> Response:
     """Check one file and show what was found, with the picture, which is not kept."""
-    report = await _check(service, file)
-    answer = await run_in_threadpool(store_report, report, caller.id, service)
-    t = words_of(request)
-    tree = manifest_tree(report.manifest.tree, t)
-    preview = await run_in_threadpool(_preview, report)
-    return _show(request, service, caller, answer.id, report.as_dict(), {"tree": tree, "preview": preview})
+    data = await file.read()
+    if not data:
+        raise InputError("page.no_file", "No file was chosen.", "Choose a picture, then press the button.")
+    return await _check(request, data, display_name(file.filename), caller)
+
+
+@router.post("/by-url", **declare("checks:create", 415, 422, room="slots", max_bytes=1 << 14))
+async def check_address(
+    request: Request,
+    service: Serving,
+    caller: Caller,
+    url: Annotated[str, Form(max_length=MAX_URL)],
+) -> Response:
+    """Fetch a file and check it, where the operator allows that."""
+    data = await service.fetch_file(url.strip())
+    return await _check(request, data, display_name(urlsplit(url).path), caller)
 
 
 @router.get("/{check_id}", **declare("checks:read", 404, 422))
@@ -65,13 +76,14 @@ def show_check(request: Request, check_id: CheckId, service: Serving, caller: Ca
     return _show(request, service, caller, row.id, json.loads(row.report), {"tree": None, "preview": None})
 
 
-async def _check(service: Service, file: UploadFile) -> Report:
-    data, name = await file.read(), display_name(file.filename)
-    if not data:
-        raise InputError("page.no_file", "No file was chosen.", "Choose a picture, then press the button.")
+async def _check(request: Request, data: bytes, name: str, caller: Principal) -> Response:
+    service = service_of(request)
     report = await service.work(lambda: service.checker.check(data, name))
     service.metrics.count_check(report.verdict.value)
-    return report
+    answer = await run_in_threadpool(store_report, report, caller.id, service)
+    tree = manifest_tree(report.manifest.tree, words_of(request))
+    preview = await run_in_threadpool(_preview, report)
+    return _show(request, service, caller, answer.id, report.as_dict(), {"tree": tree, "preview": preview})
 
 
 def _show(
