@@ -9,10 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 from conftest import ROOT, Studio
+from test_server_fetch import certificate
+
+from provenance.errors import UsageError
+from server.commands.serve import _require_tls
 
 
 def start(studio: Studio, *options: str) -> subprocess.Popen[str]:
@@ -59,3 +64,22 @@ def test_the_link_holds_the_port_works_once_and_waits_until_the_server_is_ready(
     assert running.wait(60) in (0, -signal.SIGTERM)  # uvicorn raises it anew when all is done
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=2)
+
+
+@pytest.mark.parametrize("given", [("--tls-cert",), ("--tls-key",), ("--tls-cert", "--tls-key")])
+def test_a_certificate_that_is_not_there_is_named_before_anything_else(
+    studio: Studio, given: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match=r"serve\.tls"):
+        _require_tls(*("/nowhere.pem" if name in given else None for name in ("--tls-cert", "--tls-key")))
+
+
+def test_a_certificate_with_its_key_is_taken_and_with_another_s_is_not(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    pairs = []
+    for folder in folders:
+        folder.mkdir()
+        pairs.append(certificate(folder, "localhost"))
+    _require_tls(str(pairs[0][0]), str(pairs[0][1]))
+    with pytest.raises(UsageError, match=r"serve\.tls"):
+        _require_tls(str(pairs[0][0]), str(pairs[1][1]))

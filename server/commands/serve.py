@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,6 +60,7 @@ def serve(
     from server.production import require_production_grade
 
     tls = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
+    _require_tls(tls_cert, tls_key)
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     url = base_url or f"{'https' if tls_cert else 'http'}://{shown}:{listening.getsockname()[1]}"
@@ -79,6 +81,22 @@ def serve(
         if not production:
             _greet(app.state.service, url)
         uvicorn.Server(uvicorn_config(app, host, port, settings, proxy=proxy, **tls)).run([listening])
+
+
+def _require_tls(cert: str | None, key: str | None) -> None:
+    """UsageError `serve.tls` for a certificate and a key that cannot be read or do not belong together."""
+    from provenance.errors import UsageError
+
+    if cert is None and key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert or "", key or "")
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            "serve.tls",
+            f"Certificate and key cannot be used ({type(error).__name__}).",
+            "Give --tls-cert, the chain, and --tls-key, its key, both PEM.",
+        ) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
