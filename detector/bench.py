@@ -22,8 +22,8 @@ from detector.plots import draw_sweep
 from detector.samples import Sample, score_cases
 from detector.score import Scorer
 from facesets.portraits import PortraitModel
-from fusion.evaluate import Row
 from fusion.swap import Engine
+from fusion.tables import Row
 from fusion.train.portraitset import read_portraits
 
 PICTURE_PX: Final = 512

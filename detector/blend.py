@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from fusion import mesh
-from fusion.evaluate import membrane
 from fusion.face import FloatArray, UInt8Array
+from fusion.paste import membrane
 
 Rng = np.random.Generator
 

@@ -23,8 +23,8 @@ from detector.pairs import (
     pass_through,
     swap_pair,
 )
-from fusion.evaluate import paste_face
 from fusion.face import FloatArray, UInt8Array
+from fusion.paste import paste_face
 from fusion.swap import Engine
 from fusion.warp import WarpOptions
 from provenance.errors import FaceError

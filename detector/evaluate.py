@@ -20,7 +20,7 @@ from detector.cases import CLEAN, DELIVERIES, Q60_R75, SWEEPS, UNSEEN_ENGINE
 from detector.pairs import HELD_OUT_SETTINGS, IDENTITY_PASS
 from detector.samples import Sample, pick
 from detector.score import Calibration
-from fusion.evaluate import Row
+from fusion.tables import Row
 
 CONCLUSIVE: Final = frozenset({"none found", "weak", "moderate", "strong"})
 

@@ -11,8 +11,8 @@ import numpy as np
 from detector import statistics
 from detector.deepfakebench import ForeignVideo
 from detector.score import Scorer
-from fusion.evaluate import Row
 from fusion.face import Face, UInt8Array
+from fusion.tables import Row
 
 
 @dataclass(frozen=True)

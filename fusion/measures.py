@@ -14,6 +14,8 @@ from fusion.detail import fine_bands
 from fusion.face import FloatArray, UInt8Array
 from fusion.warp import WarpResult, target_in_shape
 
+EyeLights = tuple[list[FloatArray], list[FloatArray]]  # places in the left and the right eye, brightest first
+
 OCTAVES: Final = 2
 CATCHLIGHT_REACH: Final = 0.3  # limbus radii within which a catch-light counts as in its place
 CATCHLIGHT_LEAST: Final = 0.25  # luma above the cornea's median
@@ -80,14 +82,15 @@ def band_energies(rgb: UInt8Array, landmarks_px: FloatArray, octaves: int = OCTA
 
 
 def fine_band_measures(
-    output: WarpResult, target_rgb: UInt8Array, target_landmarks: FloatArray
+    output: WarpResult, target_rgb: UInt8Array, target_landmarks: FloatArray, target_bands: FloatArray
 ) -> dict[str, float]:
     """hf_ratio: amplitude of the finest two octaves on bare skin, output over target; hf_ratio_1 and _2 by octave.
 
-    hf_corr: their correlation with the target's, bent to the output's shape by the engine's own map.
+    hf_off: how far hf_ratio is from 1. hf_corr: correlation of these octaves with the target's, bent to the output's
+    shape by the engine's own map. `target_bands`: band_energies of the target.
     """
     landmarks = target_landmarks if output.landmarks_px is None else output.landmarks_px
-    mine, other = band_energies(output.rgb, landmarks), band_energies(target_rgb, target_landmarks)
+    mine, other = band_energies(output.rgb, landmarks), target_bands
     both = float(np.sqrt((mine**2).sum()) / max(float(np.sqrt((other**2).sum())), 1e-6))
     x0, y0, x1, y1 = output.roi_xyxy
     under = target_in_shape(target_rgb, output).mean(-1)
@@ -99,7 +102,7 @@ def fine_band_measures(
         float((a * b).sum() / max(float(np.sqrt((a * a).sum() * (b * b).sum())), 1e-9)) if skin.any() else 0.0
     )
     ratios = {f"hf_ratio_{k + 1}": float(mine[k] / max(float(other[k]), 1e-6)) for k in range(OCTAVES)}
-    return {"hf_ratio": both, **ratios, "hf_corr": corr}
+    return {"hf_ratio": both, "hf_off": abs(both - 1), **ratios, "hf_corr": corr}
 
 
 def age_proxy(rgb: UInt8Array, landmarks_px: FloatArray) -> float:
@@ -163,14 +166,22 @@ def catchlights(rgb: UInt8Array, cornea: Cornea) -> list[FloatArray]:
     return [place for _, place in sorted(spots, key=lambda one: -one[0])]
 
 
-def catchlight_kept(
-    output_rgb: UInt8Array, found: FloatArray, target_rgb: UInt8Array, before: FloatArray
-) -> float:
-    """Share of the target's eyes with a catch-light whose output shows one within reach; NaN where there is none."""
+def eye_lights(rgb: UInt8Array, landmarks_px: FloatArray) -> EyeLights:
+    """`catchlights` of the left and the right eye; none in an eye that is closed or too small."""
+    left, right = (
+        catchlights(rgb, own) if own is not None and own.openness > 0.3 else []
+        for own in find_corneas(rgb, landmarks_px)
+    )
+    return left, right
+
+
+def catchlight_kept(output_rgb: UInt8Array, found: FloatArray, lights: EyeLights) -> float:
+    """Share of the eyes with a catch-light (`eye_lights` of the target) whose output shows one within reach.
+
+    `found`: the output's landmarks. NaN where no eye has one.
+    """
     kept = []
-    pairs = zip(find_corneas(target_rgb, before), find_corneas(output_rgb, found), strict=True)
-    for own, after in pairs:
-        wanted = catchlights(target_rgb, own) if own is not None and own.openness > 0.3 else []
+    for wanted, after in zip(lights, find_corneas(output_rgb, found), strict=True):
         if not wanted:
             continue
         seen = catchlights(output_rgb, after) if after is not None else []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server.bench_tables import as_markdown, write_suite
 from server.console import Json, emit, report_errors, table
 
 if TYPE_CHECKING:
@@ -111,7 +112,6 @@ def bench_detector(
     """Measure the detector: foreign sets or own swaps, false alarms, calibration, masks, groups, leaks, sweeps."""
     from detector.score import load_scorer
     from fusion.files import make_folder
-    from server.commands.bench import as_markdown, write_suite
 
     scorer = load_scorer(device)
     make_folder(out)
