@@ -46,7 +46,7 @@ class WeightSpec:
 DETECT = WeightSpec(
     name="detect",
     file="detect.safetensors",
-    sha256="89af226653ef56b7adee37c2697d8142e5deb6f121011964df6c207bf76f67ff",
+    sha256="59ac1c103be770a02cf7bc17946a6f8ee0e1fbd4bd41508ce3e0ecc88daf923b",
     licence="Apache-2.0",
     card="detect.md",
     input_size_px=(320, 320),

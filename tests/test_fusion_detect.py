@@ -161,6 +161,55 @@ def test_large_faces_take_their_place_from_the_second_look(monkeypatch: pytest.M
     assert sorted(rows[:, 1].tolist()) == pytest.approx([10, 110.5], abs=1.5)
 
 
+class Doubtful(OneFace):
+    """Unsure of its face in the whole picture; alone and upright, 80 px large, it sees a face of score `alone`."""
+
+    def __init__(self, alone: float) -> None:
+        super().__init__()
+        self.alone = alone
+        self.looks = 0
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        maps = super().forward(pictures)
+        if pictures.shape[2:] != (192, 192):
+            maps[0][0, 0, 52 // 8, 60 // 8] = float(np.log(0.4 / 0.6))
+            return maps
+        self.looks += 1
+        maps[0][0, 0] = -9.0
+        middle = maps[0][0, :, 12, 12]
+        middle[0] = float(np.log(self.alone / (1 - self.alone)))
+        centre = torch.tensor([99.5, 99.5])
+        middle[1:5] = torch.tensor([44.0, 44, 36, 36])
+        points = torch.tensor([[75.5, 75.5], [115.5, 75.5], [95.5, 95.5], [79.5, 115.5], [111.5, 115.5]])
+        middle[5:] = (points - centre).flatten()
+        return maps
+
+
+def test_a_doubtful_face_is_decided_by_a_look_at_it_alone() -> None:
+    picture = np.zeros((100, 120, 3), np.uint8)
+    sure = Doubtful(0.9)
+    face = find_faces(picture, sure, try_turned=False)[0]
+    odds = np.sqrt(0.4 / 0.6 * 0.9 / 0.1)
+    assert sure.looks == 1
+    assert face.score == pytest.approx(odds / (1 + odds), abs=1e-4)
+    side = np.sqrt(40 * 48)  # the look shows it 80 px large about its middle, (60, 52)
+    assert face.points_px[0] == pytest.approx(np.array([60, 52]) - 20 * side / 80, abs=0.01)
+    assert face.box_xyxy == pytest.approx([40, 28, 80, 76], abs=1e-3)
+    assert find_faces(picture, Doubtful(0.5), try_turned=False) == []  # mean score 0.45
+    with_less = find_faces(picture, Doubtful(0.5), min_score=0.4, try_turned=False)
+    assert [round(f.score, 2) for f in with_less] == [0.45]
+
+
+def test_a_look_that_shows_no_face_counts_against_it() -> None:
+    detector = Doubtful(0.9)
+    face = find_faces(np.zeros((100, 120, 3), np.uint8), detector, try_turned=False)[0]
+    blind = Detector().eval()
+    detect.start_head(blind)
+    again = detect_module.look_again(np.zeros((100, 120, 3), np.uint8), face, blind)
+    assert again.score < 0.3
+    assert (again.points_px == face.points_px).all()
+
+
 def test_map_reading_honours_the_score() -> None:
     level = np.zeros((15, 4, 4), np.float32)
     level[0, 2, 1] = 2.0

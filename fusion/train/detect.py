@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fusion.detect import STRIDES, Detector, find_faces, overlaps
+from fusion.detect import MIN_SCORE, STRIDES, Detector, find_faces, overlaps
 from fusion.face import FloatArray, UInt8Array
 from fusion.layers import folded_state
 from fusion.train.augment import Rng
@@ -130,7 +130,7 @@ def match(found: FloatArray, truth: FloatArray, least: float = 0.5) -> tuple[int
 
 
 def measure(
-    net: Detector, scenes: Sequence[Scene], min_score: float = 0.5, try_turned: bool = False
+    net: Detector, scenes: Sequence[Scene], min_score: float = MIN_SCORE, try_turned: bool = False
 ) -> dict[str, float]:
     """Recall, precision and error of the five points (as part of the eyes' distance) over judged faces."""
     hits = alarms = faces = 0

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from fusion.align import FIVE_OF_478, apply_matrix, five_points, landmarks_box
-from fusion.detect import Detector, find_faces, overlaps
+from fusion.detect import MIN_SCORE, Detector, find_faces, overlaps
 from fusion.face import FloatArray, UInt8Array
 from fusion.landmark import LandmarkNet, find_landmarks
 from fusion.train.augment import Rng, blur, jpeg, tone
@@ -41,7 +41,11 @@ SPOILERS: Mapping[str, Spoil] = {
 
 
 def measure_finders(
-    detector: Detector, landmarker: LandmarkNet, portraits: PortraitSet, spoil: Spoil, min_score: float = 0.5
+    detector: Detector,
+    landmarker: LandmarkNet,
+    portraits: PortraitSet,
+    spoil: Spoil,
+    min_score: float = MIN_SCORE,
 ) -> dict[str, float]:
     """Both networks one after the other, as at run time, on whole portraits; errors in parts of the eyes' distance."""
     alarms, rows = 0, []
