@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +35,10 @@ from detector.statement import Statement
 from fusion.face import FloatArray, UInt8Array
 from fusion.files import open_file
 from fusion.video import VIDEO_LIMITS, Frame, VideoInfo, open_video, sample_times
-from provenance import signing, watermark
-from provenance.codec import CODED_BITS
+from provenance import signing
 from provenance.hashes import video_content_sha256
-from provenance.watermark import FALSE_ALARM, MarkReading
+from provenance.mark_frames import FrameReader
+from provenance.watermark import MIN_SIDE_PX, MarkReading
 
 if TYPE_CHECKING:
     from detector.check import Checker, Report
@@ -47,7 +47,6 @@ MAX_FRAMES = 24
 CUT_DISTANCE = 0.45
 """Share of the colours that must change between two sampled frames for a cut."""
 SAME_FACE_OVERLAP = 0.2
-FULL_SEARCHES = 2
 
 
 @dataclass(eq=False)
@@ -75,17 +74,17 @@ class _Walk:
 
 def check_video(checker: Checker, path: Path, name: str) -> Report:
     """Check a video file; InputError `file.*`, MediaError `media.*` when it is none or not one frame decodes."""
-    from detector.check import preview_of
+    from detector.check import NO_MARK, preview_of
 
     with open_video(path) as video:
         wanted = sample_times(video.info, MAX_FRAMES)
-        walk = _Walk()
+        walk, marks = _Walk(), FrameReader(checker.home.keys.mark_key)
         for number, frame in enumerate(video.frames(wanted)):
-            _look(checker, frame, walk, search_all=number < FULL_SEARCHES)
+            _look(checker, frame, walk, marks)
             if number == len(wanted) // 2 or walk.preview is None:
                 walk.preview = preview_of(frame.rgb)
         info, notes = video.info, tuple(video.notes)
-    mark = _sum_marks([each.mark for each in walk.seen if each.mark], checker.home.keys.mark_key)
+    mark = marks.reading() or NO_MARK
     detector, steady, evidence = _conclude(checker, walk, info, mark)
     with open_file(path, VIDEO_LIMITS.max_bytes) as file:
         content, whole = video_content_sha256(file), _sha256(file)
@@ -112,13 +111,10 @@ def _sha256(file: object) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _look(checker: Checker, frame: Frame, walk: _Walk, *, search_all: bool) -> None:
+def _look(checker: Checker, frame: Frame, walk: _Walk, marks: FrameReader) -> None:
     """One frame: its mark, its faces, its colours."""
     rgb = frame.rgb
-    mark = None
-    if min(rgb.shape[:2]) >= watermark.MIN_SIDE_PX:
-        key = checker.home.keys.mark_key
-        mark = watermark.extract(rgb, key, search="full" if search_all else "fast")
+    mark = marks.look(rgb) if min(rgb.shape[:2]) >= MIN_SIDE_PX else None
     found, _ = judge_faces(rgb, checker.faces(rgb), _gates(rgb), checker.scorer, redeliver=False)
     logits = [face.logit for face in found.faces if face.logit is not None]
     if logits and max(logits) > walk.doubt:
@@ -136,29 +132,6 @@ def _colours(rgb: UInt8Array) -> FloatArray:
     small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA)
     counts = cv2.calcHist([small], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3)
     return np.asarray(counts.ravel() / counts.sum(), np.float32)
-
-
-def _sum_marks(readings: Sequence[MarkReading], key: bytes) -> MarkReading:
-    """One reading of all frames: the sum of their logits, or the best single frame where that says more.
-
-    The same id is in every frame, so logits add up; each bound counts how many ways were tried.
-    """
-    from detector.check import NO_MARK
-
-    if not readings:
-        return NO_MARK
-    single = min(readings, key=lambda each: each.p_false)
-    best = replace(single, p_false=min(1.0, single.p_false * len(readings)))
-    poses = list({each.pose for each in readings})
-    for pose in poses:
-        soft = np.asarray(sum(each.soft for each in readings if each.pose == pose), np.float32)
-        found, p_false = watermark.decode_logits(soft, key, tries=len(poses) * 2)
-        if p_false < min(best.p_false, FALSE_ALARM):
-            accuracy = 1 - found.errors / CODED_BITS
-            best = MarkReading(True, found.asset_id.hex(), accuracy, p_false, soft, pose)
-    return (
-        best if best.p_false < FALSE_ALARM else replace(best, present=False, asset_id=None, bit_accuracy=None)
-    )
 
 
 def _conclude(

@@ -8,7 +8,7 @@ resolution.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -20,14 +20,20 @@ from provenance.mark_signal import fold
 SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.028))
 FINE_SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.009))
 TURNS_DEG = np.arange(-7.5, 7.6, 1.5)
-# Poses the search can end at, for the union bound: sizes and turns of the grid with three ends for each of the four
-# steps, shifts of a quarter pixel, mirror.
-POSES_TRIED = 2700.0 * 900.0 * (4.0 * TILE) ** 2 * 2.0
+FINE_TURNS_DEG = np.arange(-7.5, 7.6, 0.5)
 _COARSE = 2  # working pixels per pixel of the coarse search
-_KEPT, FINAL, STRAIGHT = 12, 4, 4
+_KEPT, _FINAL, _STAGES = 12, 4, 4
+CANDIDATES = _FINAL + _STAGES * _KEPT  # poses that compete before one is read
+PROMISING = 1e-5
 # Steps of size and turn, and the carriers (cycles per tile) that are still in phase within such a step.
 _STEPS = ((0.014, 0.75, PILOT_EDGE), (0.007, 0.4, 20.0), (0.0035, 0.2, 30.0), (0.0017, 0.1, 99.0))
+# Poses the search can end at, for the union bound: every size and turn it starts from, with four ends of size and four
+# of turn for each step, shifts of a quarter pixel, mirror.
+_STARTS = len(SCALES) * len(TURNS_DEG) + 2 * len(FINE_SCALES) + len(FINE_TURNS_DEG)
+POSES_TRIED = _STARTS * 16.0 ** len(_STEPS) * (4.0 * TILE) ** 2 * 2.0
 _CLIP = 1.5
+_Step = tuple[float, float, Pattern]
+Promise = Callable[[ComplexArray], float]
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,10 @@ def _at_best_shift(pattern: Pattern, view: View, pose: Pose) -> Pose:
     return best
 
 
-def _improved(parts: Sequence[Pattern], view: View, pose: Pose) -> Pose:
-    """Pattern search over size and turn with halving steps and ever more carriers."""
+def _improved(steps: Sequence[_Step], view: View, pose: Pose) -> Pose:
+    """Pattern search over size and turn with ever smaller steps and, from long waves on, ever more carriers."""
     best = pose
-    for part, (scale_step, turn_step, _) in zip(parts, _STEPS, strict=True):
+    for scale_step, turn_step, part in steps:
         best = _at_best_shift(part, view, best)
         for growth, turn in ((scale_step, 0.0), (-scale_step, 0.0), (0.0, turn_step), (0.0, -turn_step)):
             moved = replace(best, scale=best.scale * (1 + growth), turn_deg=best.turn_deg + turn)
@@ -183,18 +189,37 @@ def _improved(parts: Sequence[Pattern], view: View, pose: Pose) -> Pose:
     return best
 
 
-def find_poses(pattern: Pattern, band: FloatArray) -> Iterator[Pose]:
-    """At most FINAL + STRAIGHT poses of the pilot in a normalised band [h, w], likeliest first; bounded work.
+def _stages(pattern: Pattern, low: Pattern, band: FloatArray) -> Iterator[tuple[Pattern, list[Pose]]]:
+    """Poses by the pilot's score, best first, and by which carriers: straight by long waves, straight by all, turned in
+    place by all, everything by long waves.
 
-    Most copies are not turned: straight poses are searched on a finer grid of sizes too, and ranked among themselves.
+    Most copies are not turned. Long waves survive blur and shrinking; in a textured picture they drown, and short ones,
+    which want a finer grid at full resolution, do not.
     """
-    parts, view = [pattern.within(radius) for _, _, radius in _STEPS], view_of(band, 1)
-    small, found = view_of(band, _COARSE), list[Pose]()
-    grid = [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG]
+    small, view = view_of(band, _COARSE), view_of(band, 1)
     straight = [Pose(float(s)) for s in FINE_SCALES]
-    for poses, count in ((grid, FINAL), (straight, STRAIGHT)):
-        coarse = _coarse_poses(parts[0], small, poses)[:_KEPT]
-        ranked = sorted((_at_best_shift(parts[0], view, p) for p in coarse), key=lambda p: -p.score)
-        found += ranked[:count]
-    for pose in sorted(found, key=lambda p: -p.score):
-        yield _improved(parts, view, pose)
+    yield low, _coarse_poses(low, small, straight)
+    yield pattern, _coarse_poses(pattern, view, straight)
+    yield pattern, _coarse_poses(pattern, view, [Pose(turn_deg=float(t)) for t in FINE_TURNS_DEG])
+    yield low, _coarse_poses(low, small, [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG])
+
+
+def find_poses(pattern: Pattern, band: FloatArray, promise: Promise) -> Iterator[Pose]:
+    """At most CANDIDATES poses of the pilot in a normalised band [h, w], likeliest first; bounded work.
+
+    promise: carriers [K] at a rough pose → chance of what else is seen there; under PROMISING it is improved at once.
+    """
+    view = view_of(band, 1)
+    by_low = [(scale, turn, pattern.within(radius)) for scale, turn, radius in _STEPS]
+    by_all = [(scale, turn, pattern) for scale, turn, _ in _STEPS[2:]]
+    rest = list[tuple[Pose, Sequence[_Step]]]()
+    for part, poses in _stages(pattern, by_low[0][2], band):
+        steps: Sequence[_Step] = by_all if part is pattern else by_low
+        rough = [_at_best_shift(part, view, p) for p in poses[:_KEPT]]
+        chances = [promise(carriers_at(pattern, view, p)) for p in rough]
+        at = int(np.argmin(chances))
+        if chances[at] < PROMISING:
+            yield _improved(steps, view, rough.pop(at))
+        rest += [(pose, steps) for pose in rough]
+    for pose, chosen in sorted(rest, key=lambda each: -each[0].score)[:_FINAL]:
+        yield _improved(chosen, view, pose)

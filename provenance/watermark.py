@@ -26,9 +26,8 @@ from provenance.mark_pattern import (
     tile_from_coefficients,
 )
 from provenance.mark_search import (
-    FINAL,
+    CANDIDATES,
     POSES_TRIED,
-    STRAIGHT,
     Pose,
     View,
     carriers_at,
@@ -71,7 +70,7 @@ class MarkReading:
     present: p_false < FALSE_ALARM; asset_id: 16 hex digits or None (present yet unreadable, or absent);
     bit_accuracy: share of the 128 hard bits that agree with the decoded word, None without one;
     p_false: bound on the chance that an unmarked picture reads like this or better;
-    soft: float32 [128] logits of the coded bits (sum those of several frames, then `decode_logits`);
+    soft: float32 [128] logits of the coded bits (those of many frames: `provenance.mark_frames`);
     pose: where it was found.
     """
 
@@ -120,8 +119,9 @@ def _chance_of_energy(pattern: Pattern, white: ComplexArray) -> float:
     """Bound on P(the bits' carriers agree among themselves this much), whatever the picture and the bits' signs.
 
     Over uniform keyed phases each bit's normalised sum X is sub-Gaussian with proxy 1 (as the pilot's, mark_search),
-    so E exp(l X^2) <= (1 - 2l)^-1/2 and P(sum of n X^2 >= s) <= exp((n - s + n ln(s/n)) / 2). The search looks at the
-    pilot alone, whose phases are others: no union over its poses is due, but one over the radii that a blur left.
+    so E exp(l X^2) <= (1 - 2l)^-1/2 and P(sum of n X^2 >= s) <= exp((n - s + n ln(s/n)) / 2). The search moves by
+    the pilot alone, whose phases are others; energy then chooses among at most CANDIDATES poses (`tries`), and here
+    among the radii that a blur left.
     """
     chances = []
     for reach in _REACHES:
@@ -163,7 +163,7 @@ def _chance_of_code(soft: FloatArray, found: codec.Decoded, tries: int) -> float
 
 
 @dataclass(frozen=True, eq=False)
-class _Signal:
+class Signal:
     """What lies at one pose: whitened carriers and the bound from pilot and energy, which no bit's sign touches."""
 
     pose: Pose
@@ -171,17 +171,23 @@ class _Signal:
     p_signal: float
 
 
-def _signal_at(pattern: Pattern, view: View, pose: Pose, *, poses: float, tries: int) -> _Signal:
-    """Two witnesses, independent for whoever lacks the key: the pilot, and the energy of the bits."""
-    white = carriers_at(pattern, view, pose)
+def signal_of(pattern: Pattern, white: ComplexArray, pose: Pose, *, poses: float, tries: float) -> Signal:
+    """Two witnesses of carriers [K], independent for whoever lacks the key: the pilot, and the energy of the bits.
+
+    poses and tries: among how many each was chosen.
+    """
     p_pilot = min(1.0, poses * math.exp(-(max(pilot_score(pattern, white), 0.0) ** 2) / 2))
-    return _Signal(pose, white, _combined(p_pilot, min(1.0, tries * _chance_of_energy(pattern, white))))
+    return Signal(pose, white, _combined(p_pilot, min(1.0, tries * _chance_of_energy(pattern, white))))
 
 
-def _read(pattern: Pattern, key: bytes, signal: _Signal) -> MarkReading:
-    """The third witness: the bits' signs. At most WORDS poses are read, chosen without looking at signs."""
+def _signal_at(pattern: Pattern, view: View, pose: Pose, *, poses: float, tries: int) -> Signal:
+    return signal_of(pattern, carriers_at(pattern, view, pose), pose, poses=poses, tries=tries)
+
+
+def read_signal(pattern: Pattern, key: bytes, signal: Signal, words: int = WORDS) -> MarkReading:
+    """The third witness: the bits' signs. At most `words` signals are read, chosen without looking at signs."""
     soft = _soft_bits(pattern, signal.white)
-    found, p_code = decode_logits(soft, key, signal.p_signal, WORDS)
+    found, p_code = decode_logits(soft, key, signal.p_signal, words)
     p_false = _combined(signal.p_signal, p_code)
     readable = p_false < FALSE_ALARM and p_code < READABLE
     return MarkReading(
@@ -209,22 +215,22 @@ def extract(rgb: UInt8Array, key: bytes, *, search: Search = "full") -> MarkRead
     best: MarkReading | None = None
     for mirrored in (False, True):
         signal = _signal_at(pattern, view, Pose(mirrored=mirrored), poses=2, tries=2)
-        found = _read(pattern, key, signal)
+        found = read_signal(pattern, key, signal)
         best = found if best is None or found.p_false < best.p_false else best
         if best.asset_id is not None:
             return best
     assert best is not None
     if search == "fast":
         return best
-    found = _read(pattern, key, _searched(pattern, view, band))
+    found = read_signal(pattern, key, strongest_signal(pattern, view, band))
     return found if found.p_false < best.p_false else best
 
 
-def _searched(pattern: Pattern, view: View, band: FloatArray) -> _Signal:
+def strongest_signal(pattern: Pattern, view: View, band: FloatArray) -> Signal:
     """The strongest signal among the poses that the pilot suggests."""
-    best: _Signal | None = None
-    for pose in find_poses(pattern, band):
-        signal = _signal_at(pattern, view, pose, poses=POSES_TRIED, tries=FINAL + STRAIGHT)
+    best: Signal | None = None
+    for pose in find_poses(pattern, band, lambda white: _chance_of_energy(pattern, white)):
+        signal = _signal_at(pattern, view, pose, poses=POSES_TRIED, tries=CANDIDATES)
         best = signal if best is None or signal.p_signal < best.p_signal else best
         if best.p_signal < _CERTAIN:
             break
