@@ -57,6 +57,12 @@ class Light:
     want: FloatArray
     darker: FloatArray
 
+    def mixed(self, other: Light, share: FloatArray) -> Light:
+        """This light, and the other where `share` [H, W] is 1."""
+        part = share[..., None]
+        both = ((self.have, other.have), (self.want, other.want), (self.darker, other.darker))
+        return Light(*(np.asarray(mine + part * (its - mine), np.float32) for mine, its in both))
+
     def resized(self, size: tuple[int, int]) -> Light:
         """The same at another size (height, width)."""
         return Light(*(resize(part, size) for part in (self.have, self.want, self.darker)))

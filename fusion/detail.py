@@ -24,7 +24,9 @@ from fusion.face import FloatArray, UInt8Array
 TILE_PX: Final = 96
 OVERLAP_PX: Final = 16
 WEIGHT: Final = 0.1
-RECOGNISED_PX: Final = 75.0  # width of a face in a recogniser's crop: finer octaves don't reach it
+RECOGNISED_PX: Final = (
+    100.0  # a face is 75 px wide in a recogniser's crop; a pyramid's bands leak by half an octave
+)
 FOCUS: Final[tuple[int, ...]] = (33, 133, 159, 145, 263, 362, 386, 374, 98, 327, 64, 294, 61, 291)
 WIDTHS: Final = (24, 40, 64)
 
@@ -41,17 +43,28 @@ class DetailOptions:
 
     keep: float = 1.0
     weight: float = WEIGHT
-    octaves: int | None = None
+    octaves: float | None = None
     gain: float = 1.0
 
 
-def hidden_octaves(face_width_px: float) -> int:
-    """Octaves finer than the crop of a recogniser shows, 1 to 5, for a face this wide."""
-    return int(np.clip(np.floor(np.log2(max(face_width_px, 1.0) / RECOGNISED_PX)), 1, 5))
+def hidden_octaves(face_width_px: float) -> float:
+    """Octaves finer than a recogniser's crop shows, 1 to 5, for a face this wide; the last may be a part of one."""
+    return float(np.clip(np.log2(max(face_width_px, 1.0) / RECOGNISED_PX), 1, 5))
 
 
-def fine_bands(picture: FloatArray, octaves: int) -> FloatArray:
-    """What the finest octaves of a picture float32 [H, W, C] hold: it less its Gaussian pyramid's level."""
+def fine_bands(picture: FloatArray, octaves: float) -> FloatArray:
+    """What the finest octaves of a picture float32 [H, W, C] hold: it less its Gaussian pyramid's level.
+
+    Of 1.4 octaves the second is taken by 0.4: no step where a face grows from one size to the next.
+    """
+    whole = int(octaves)
+    fine, part = _above_level(picture, whole), np.float32(octaves - whole)
+    return (
+        fine if part == 0 else np.asarray(fine + part * (_above_level(picture, whole + 1) - fine), np.float32)
+    )
+
+
+def _above_level(picture: FloatArray, octaves: int) -> FloatArray:
     sizes, low = [], picture
     for _ in range(octaves):
         sizes.append((low.shape[1], low.shape[0]))
@@ -84,7 +97,7 @@ def skin_gate(
 
 
 def restore_bands(
-    result: FloatArray, target: FloatArray, gate: FloatArray, octaves: int, options: DetailOptions
+    result: FloatArray, target: FloatArray, gate: FloatArray, octaves: float, options: DetailOptions
 ) -> FloatArray:
     """The rule: pictures float32 [H, W, 3] in one shape, the finest octaves exchanged where `gate` [H, W] is."""
     change = options.gain * fine_bands(target, octaves) - fine_bands(result, octaves)

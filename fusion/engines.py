@@ -21,7 +21,7 @@ from fusion.face import Face, FloatArray, UInt8Array
 from fusion.generator import STYLE_256, StyleGenerator
 from fusion.hybrid import HYBRID_PX, HybridNet
 from fusion.identity import IdentityNet, embed_face, load_identity
-from fusion.native import apply_fields, crop_share, fields_in_roi, generator_crop_from_image
+from fusion.native import apply_fields, crop_share, fields_in_roi, generator_crop_from_image, spare_mouth
 from fusion.warp import WarpOptions, WarpResult, warp_face
 from fusion.weights import HYBRID, STYLE, load_weights, verify_file
 
@@ -52,6 +52,8 @@ class HybridEngine:
             warp_crop(rgb, crop, HYBRID_PX, border="replicate") for rgb in (target_rgb, composite.rgb)
         )
         fields = predict_fields(self.net, under, over, crop_share(composite, crop, HYBRID_PX), vector)
+        if composite.landmarks_px is not None and (options or WarpOptions()).keep_mouth:
+            fields = spare_mouth(fields, composite.landmarks_px, crop)
         rgb = apply_fields(target_rgb, composite, fields, crop)
         keep = fields_in_roi(fields[..., 3:], crop, composite.roi_xyxy)[..., 0]
         spent = {**composite.timings_ms, "mend": 1e3 * (time.perf_counter() - begun)}

@@ -11,9 +11,11 @@ from typing import Final
 import cv2
 import numpy as np
 
+from fusion import mask, mesh
 from fusion.align import (
     ARCFACE_112,
     Matrix,
+    apply_matrix,
     compose,
     five_points,
     invert_matrix,
@@ -56,6 +58,14 @@ def fields_in_roi(
     roi_from_crop = compose(np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0]]), image_from_crop)
     drawn = cv2.warpAffine(fields, roi_from_crop, (x1 - x0, y1 - y0), flags=cv2.INTER_CUBIC)
     return np.asarray(drawn, np.float32).reshape(y1 - y0, x1 - x0, fields.shape[2])
+
+
+def spare_mouth(fields: FloatArray, landmarks_px: FloatArray, crop_from_image: Matrix) -> FloatArray:
+    """Fields [S, S, C] without what lies between the lips, which stays the target's: a network greys its teeth."""
+    points = apply_matrix(crop_from_image, landmarks_px[: mesh.NUM_MESH, :2])
+    inside = mask.fill_contour(points, mesh.INNER_LIPS, (fields.shape[0], fields.shape[1]))
+    spared = np.minimum(1.5 * blur(inside, 0.7 * fields.shape[0] / TEMPLATE_PX), 1)
+    return np.asarray(fields * (1 - spared)[..., None], np.float32)
 
 
 def apply_fields(

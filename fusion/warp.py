@@ -29,6 +29,8 @@ class WarpOptions:
     shape_blend     0 keeps the target's head shape, 1 takes the source's
     gain_cap        greatest brightening or darkening of a channel by the match of light
     light_scale     finest light that follows the target (Gaussian sigma)
+    rim_scale       the same at the outline, so that no colour step shows there; not below 0.02
+    rim             over what width inside the outline the light changes from rim_scale to light_scale
     feather         width of the seam inside the outline
     bands           octaves of the blend
     keep_mouth      mouth interior of the target
@@ -44,6 +46,8 @@ class WarpOptions:
     shape_blend: float = 0.7
     gain_cap: float = 2.5
     light_scale: float = 0.25
+    rim_scale: float = 0.07
+    rim: float = 0.2
     feather: float = 0.06
     bands: int = 6
     keep_mouth: bool = True
@@ -300,8 +304,13 @@ def plan_look(
     holes += [mesh.INNER_LIPS] if options.keep_mouth else []
     for contour in holes:
         share = share * (1 - blend.blur(mask.fill_contour(points, contour, size), 0.006 * width))
-    sigma = options.light_scale * width
+    sigma, near = options.light_scale * width, max(options.rim_scale, 0.02) * width
     light = blend.match_light(over, under, skin_over, skin_under, sigma, options.gain_cap)
+    if near < sigma:
+        at_rim = blend.match_light(over, under, skin_over, skin_under, near, options.gain_cap)
+        bare = blend.blur(skin_over * skin_under, near)  # without skin of both there is no light to follow
+        inside = mask.feather_inside(geometry.hull, options.rim * width)
+        light = light.mixed(at_rim, (1 - inside) * mask.smooth_step(2 * bare))
     lips = mask.lips_mask(points, size, width)
     return share, blend.match_region(light, over, under, lips, options.lips_match, options.gain_cap)
 

@@ -6,7 +6,7 @@ import torch
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion import detail, mesh
-from fusion.measures import fine_band_measures
+from fusion.measures import band_energies, fine_band_measures
 from fusion.swap import finish
 from fusion.warp import target_in_shape, warp_face
 
@@ -32,7 +32,8 @@ def swap() -> dict[str, np.ndarray]:
 def test_the_skin_keeps_the_targets_grain(swap: dict[str, np.ndarray]) -> None:
     result = warp_face(swap["target"], swap["to"], swap["source"], swap["from"])
     finished = finish(swap["target"], swap["to"], result, detail.DetailOptions(), None)
-    plain, kept = (fine_band_measures(r, swap["target"], swap["to"]) for r in (result, finished))
+    own = band_energies(swap["target"], swap["to"])
+    plain, kept = (fine_band_measures(r, swap["target"], swap["to"], own) for r in (result, finished))
     assert plain["hf_corr"] < 0.5
     assert kept["hf_corr"] > 0.85
     assert 0.8 < kept["hf_ratio"] < 1.15
@@ -61,7 +62,15 @@ def test_only_bare_skin_of_the_painted_region_changes(swap: dict[str, np.ndarray
 
 
 def test_more_octaves_are_hidden_in_a_larger_face() -> None:
-    assert [detail.hidden_octaves(w) for w in (60, 160, 300, 640, 1300, 9000)] == [1, 1, 2, 3, 4, 5]
+    assert [detail.hidden_octaves(w) for w in (60, 160, 400, 800, 1600, 9000)] == [1, 1, 2, 3, 4, 5]
+    assert detail.hidden_octaves(283) == pytest.approx(1.5, abs=0.01)
+
+
+def test_a_part_of_an_octave_lies_between_two_whole_ones() -> None:
+    picture = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    one, two = detail.fine_bands(picture, 1), detail.fine_bands(picture, 2)
+    assert np.abs(detail.fine_bands(picture, 1.25) - (0.75 * one + 0.25 * two)).max() < 1e-6
+    assert (detail.fine_bands(picture, 2.0) == two).all()
 
 
 def test_fine_bands_leave_a_slow_gradient_alone() -> None:

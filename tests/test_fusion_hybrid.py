@@ -1,11 +1,14 @@
 """The network that mends a composite, and fields drawn into pictures of any size."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
+from fusion import mesh
 from fusion.align import apply_matrix, five_points
 from fusion.engines import HybridEngine, StyleEngine, hybrid_face, predict_fields
 from fusion.export import export_onnx
@@ -20,8 +23,10 @@ from fusion.native import (
     crop_window,
     fields_in_roi,
     generator_crop_from_image,
+    spare_mouth,
 )
 from fusion.warp import warp_face
+from fusion.weights import HYBRID, IDENTITY, WEIGHTS_FOLDER
 
 
 def woken(seed: int = 0, amount: float = 0.05) -> HybridNet:
@@ -264,3 +269,23 @@ def test_the_network_that_ships_changes_the_face_a_little_and_nothing_else(scene
     assert set(result.timings_ms) == {"geometry", "look", "render", "mend"}
     cast = (result.rgb[altered].astype(float) - composite.rgb[altered]).mean(0)
     assert np.ptp(cast) < 2  # no tint
+
+
+def test_nothing_is_painted_between_the_lips() -> None:
+    points = landmarks(2, (256, 256), 110)
+    lower = [*mesh.INNER_LIPS[11:], 17]
+    points[lower, 1] += 16
+    crop = generator_crop_from_image(points)
+    spared = spare_mouth(np.ones((HYBRID_PX, HYBRID_PX, 4), np.float32), points, crop)
+    x, y = np.rint(apply_matrix(crop, points[[13, 14]].mean(0)[None])[0]).astype(int)
+    assert spared[y, x].max() < 0.05
+    cheeks = np.rint(apply_matrix(crop, points[[205, 425]])).astype(int)
+    assert spared[cheeks[:, 1], cheeks[:, 0]].min() == 1
+
+
+def test_the_shipped_weights_belong_to_the_shipped_identity_network() -> None:
+    """They learnt from its vectors: after another identity network ships, train this one on and name it in the card."""
+    card = (WEIGHTS_FOLDER / HYBRID.card).read_text(encoding="utf-8")
+    named = re.search(r"identity\.safetensors\s+of sha256 ([0-9a-f]{8,})", card)
+    assert named is not None
+    assert IDENTITY.sha256.startswith(named[1])

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion import mesh
+from fusion import blend, mesh
 from fusion.pose import load_shape_model
-from fusion.warp import WarpOptions, plan_geometry, warp_face
+from fusion.warp import WarpOptions, plan_geometry, plan_look, warp_face
+from fusion.warp import _sample as sample
+from fusion.warp import _sample_source as sample_source
 from provenance.errors import FaceError
 
 
@@ -94,6 +96,23 @@ def test_skin_takes_the_targets_colour(source: tuple[np.ndarray, np.ndarray]) ->
     out = warp_face(target, points, *source).rgb
     x, y = np.rint(points[205]).astype(int)
     assert np.abs(out[y - 4 : y + 5, x - 4 : x + 5].mean((0, 1)) - PALE).max() < 8
+
+
+def test_light_at_the_outline_follows_a_shining_forehead(source: tuple[np.ndarray, np.ndarray]) -> None:
+    points = landmarks(2, (256, 256), 110)
+    target = picture(points, (512, 512), PALE, 2)
+    y, x = np.mgrid[:512, :512]
+    shine = np.exp(-((x - points[10, 0]) ** 2 + (y - points[10, 1]) ** 2) / (2 * 30.0**2))[..., None]
+    shining = np.clip(target + shine * (255 - target) * 0.3, 0, 255).astype(np.uint8)
+    plan = plan_geometry((512, 512), points, source[1], WarpOptions(), load_shape_model())
+    over, under = sample_source(source[0], plan, plan.size), sample(shining, plan.from_target, plan.size)
+    top = np.rint(plan.points[10]).astype(int)
+    apart = []
+    for options in (WarpOptions(rim_scale=1.0), WarpOptions()):
+        _, light = plan_look(over, under, plan, options)
+        away = blend.blur(blend.relight(over, light) - under, 0.03 * plan.width)
+        apart.append(np.abs(away[top[1] + 4 : top[1] + 14, top[0] - 12 : top[0] + 12]).mean())
+    assert apart[1] < 0.6 * apart[0]
 
 
 def test_mouth_and_eyes_stay_the_targets(source: tuple[np.ndarray, np.ndarray]) -> None:
