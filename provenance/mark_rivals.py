@@ -1,7 +1,7 @@
-"""Measures invisible-watermark's three methods beside ours, where that package is installed; it is no dependency.
+"""Measures invisible-watermark's three methods beside ours, where that package is installed.
 
-pip install --no-deps invisible-watermark pywavelets. Its 32 bits have neither error correction nor presence test: the
-share of right bits, the quality and the times are all that can be compared.
+The suite itself does not need it: it comes with the development extra. Its 32 bits have neither error correction nor
+presence test: the share of right bits, the quality and the times are all that can be compared.
 """
 
 from __future__ import annotations

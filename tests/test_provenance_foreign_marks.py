@@ -100,8 +100,7 @@ def test_riva_is_read_by_the_decoder_that_is_given_and_only_where_it_is_sure() -
 
 
 def test_pictures_marked_by_the_package_itself_are_read() -> None:
-    """Needs invisible-watermark, which is no dependency: pip install --no-deps invisible-watermark pywavelets."""
-    package = pytest.importorskip("imwatermark.maxDct")
+    package = pytest.importorskip("imwatermark.maxDct", reason="invisible-watermark is not installed")
     for payload in KNOWN:
         bgr = np.ascontiguousarray(soft_drawing(7)[..., ::-1])
         marked = package.EmbedMaxDct(list(payload.bits), wmLen=len(payload.bits)).encode(bgr)
