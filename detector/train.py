@@ -44,7 +44,7 @@ class DetectorRecipe:
     end, in which windows hold nearly whole faces (`whole_px`), as at run time."""
 
     size: str = "narrow"
-    pairs: int = 5120
+    pairs: int = 10240
     held_out_pairs: int = 128
     pairs_per_batch: int = 12
     window_px: int = 128
