@@ -68,7 +68,7 @@ def write_file_atomically(path: Path, data: bytes, *, inputs: Iterable[Path] = (
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error) from error
 
@@ -142,7 +142,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; OSError where the disk refuses."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

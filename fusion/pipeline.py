@@ -6,21 +6,22 @@ Nothing here can be switched off. A step that fails raises, and what was compute
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy.engine import Connection
 
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.files import make_folder
 from fusion.media import LIMITS, Limits, encode_picture, format_of_output, read_picture, write_file_atomically
-from fusion.request import FuseRequest, SampleRequest, only_face, pair_up
+from fusion.request import FuseRequest, Look, SampleRequest, only_face, pair_up
 from fusion.stopwatch import Stopwatch
 from fusion.visible_label import draw_label
 from provenance import __version__, claim, consent, signing, watermark, xmp
@@ -36,18 +37,28 @@ from provenance.records import ConsentRequest, FaceClaim, FolderEvidence, Manife
 
 if TYPE_CHECKING:
     from facesets.portraits import PortraitModel
+    from fusion.strangers import Stranger, Strangers
     from fusion.swap import Engine, Perception
+
+BoolArray = npt.NDArray[np.bool_]
+Rework = Literal["self_blend", "copy"]
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """A released file and what was recorded of it."""
+    """A released file and what was recorded of it.
+
+    altered       bool [H, W], the pixels of a target that were changed before it was marked; else None
+    landmarks_px  float32 [478, 2] of a drawn portrait; else None
+    """
 
     path: Path
     asset_id: str
     content_sha256: str
     receipt: Receipt
     details: dict[str, Any] = field(default_factory=dict)
+    altered: BoolArray | None = field(default=None, repr=False, compare=False)
+    landmarks_px: FloatArray | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `facsimile fuse` and `sample`, see docs/cli.md."""
@@ -190,7 +201,8 @@ def complete(
         "faces": [{"source": i, "face": k} for i, k in prepared.pairs],
         "grants": list(decision.grant_ids),
     }
-    return _seal_and_release(swapped, job, home, _Output(release, watch, details))
+    sealed = _seal_and_release(swapped, job, home, _Output(release, watch, details))
+    return replace(sealed, altered=_changed(prepared.target.rgb, swapped))
 
 
 def sample(
@@ -210,13 +222,60 @@ def sample(
     sealed = []
     for number in range(request.count):
         watch = Stopwatch()
-        with watch.stage("draw"):
-            rgb = strangers.draw(seed, number, request.size_px)
-        job = _Job(what="sample", engine="portraits", models=strangers.models, label=request.label)
-        output = folder / f"nobody_{seed}_{number:04d}.png"
-        details = {"seed": seed, "number": number}
-        sealed.append(_seal_and_release(rgb, job, home, _Output(Release(output), watch, details)))
+        with watch.stage("choose"):
+            stranger = strangers.choose(seed, number, request.size_px)
+        release = Release(folder / f"nobody_{seed}_{number:04d}.png")
+        look = Look(size_px=request.size_px, label=request.label)
+        sealed.append(portray(strangers, stranger, look, home, release, watch))
     return sealed
+
+
+def portray(
+    strangers: Strangers, stranger: Stranger, look: Look, home: Home, release: Release, watch: Stopwatch
+) -> Sealed:
+    """Draw one picture of somebody whom `strangers` chose, and seal it as wholly synthetic; FacesetError."""
+    nobody = stranger.nobody
+    with watch.stage("draw"):
+        portrait = strangers.picture(stranger, look)
+    job = _Job(what="sample", engine="portraits", models=strangers.models, label=look.label)
+    details = {"seed": nobody.seed, "number": nobody.index}
+    sealed = _seal_and_release(portrait.rgb, job, home, _Output(release, watch, details))
+    return replace(sealed, landmarks_px=portrait.landmarks_px)
+
+
+def rework(
+    data: bytes,
+    change: Callable[[UInt8Array], UInt8Array],
+    what: Rework,
+    home: Home,
+    release: Release,
+    purpose: str,
+) -> Sealed:
+    """Change a picture uint8 [H, W, 3] of nobodies by code and seal the result, with the picture as its parent.
+
+    Every face must be a nobody's, by the picture's manifest or its declared folder: RefusedError
+    `rework.not_nobody` otherwise. `what` is "self_blend", or "copy" for a `change` that leaves it as it is.
+    """
+    watch = Stopwatch()
+    with watch.stage("read"):
+        picture = _Input.read(data, home)
+    if picture.evidence is None:
+        raise RefusedError(
+            "rework.not_nobody",
+            "Only a picture that declares its people to be nobody, or lies in a declared folder, may be reworked.",
+            "Declare the folder with `facsimile faceset declare`, or leave the picture out.",
+        )
+    with watch.stage("rework"):
+        changed = change(picture.rgb)
+    job = _Job(what=what, engine=what, models={}, purpose=purpose, inputs=(picture,))
+    sealed = _seal_and_release(changed, job, home, _Output(release, watch, {}))
+    return replace(sealed, altered=_changed(picture.rgb, changed))
+
+
+def _changed(before: UInt8Array, after: UInt8Array) -> BoolArray:
+    """Where two pictures differ, bool [H, W]; a pixel that stayed by chance among changed ones counts as changed."""
+    apart = (before != after).any(axis=2).astype(np.uint8)
+    return cv2.morphologyEx(apart, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
 
 
 def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, tile_px: int) -> Sealed:
@@ -360,6 +419,11 @@ def _manifest(
             num_pictures = len(job.inputs)
             manifest = claim.manifest_for_sheet(asset_id, mime, production, ground, num_pictures=num_pictures)
             return manifest, claim.SWAP_SOURCE_TYPE
+        if job.what in get_args(Rework):
+            shown = [f"{one.evidence.kind}: nobody" for one in job.inputs if one.evidence is not None]
+            ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=tuple(shown))
+            manifest = claim.manifest_for_swap(asset_id, mime, production, ground, num_sources=0)
+            return manifest, claim.SWAP_SOURCE_TYPE
         return claim.manifest_for_sample(asset_id, mime, production, ground), claim.SAMPLE_SOURCE_TYPE
     ground = claim.ConsentRecord(
         purpose=job.purpose,
@@ -376,8 +440,8 @@ def _manifest(
 
 
 def _ingredients(job: _Job) -> list[claim.Ingredient]:
-    """A fusion's target is the parent, its sources are components; all pictures of a sheet are components."""
-    has_parent = job.what == "fusion"
+    """A target is the parent, its sources are components; all pictures of a sheet are components."""
+    has_parent = job.what != "sheet"
     return [
         claim.Ingredient(item.data, item.mime, "parentOf" if has_parent and number == 0 else "componentOf")
         for number, item in enumerate(job.inputs)

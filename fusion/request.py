@@ -50,6 +50,22 @@ class SampleRequest:
     label: bool = False
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a nobody is shown: keys of facesets.portraits' EXPRESSIONS and LIGHTS; yaw None: their own."""
+
+    expression: str = "own"
+    light: str = "own"
+    yaw_deg: float | None = None
+    size_px: int = 256
+    label: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether nothing of the picture was asked to be another."""
+        return (self.expression, self.light, self.yaw_deg) == ("own", "own", None)
+
+
 def only_face(faces: list[Face]) -> Face:
     if len(faces) == 1:
         return faces[0]

@@ -1,0 +1,136 @@
+"""What a labelled set shall hold: a closed record read from YAML, TOML or JSON; makes nothing.
+
+Unknown fields are refused, so that a misspelt one is an error here and never a silent default.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from facesets.errors import FacesetError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,47}$")]
+Token = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
+Format = Literal["parquet", "webdataset", "coco", "deepfakebench", "croissant"]
+Split = Literal["train", "val", "test"]
+
+MAX_SPEC_BYTES: Final = 1 << 20
+MAX_PICTURES: Final = 10_000_000
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pristine(_Closed):
+    """Untouched pictures of a folder that was declared synthetic (`facsimile faceset declare`).
+
+    people: "file": each file shows somebody else; "folder": each folder below is one person (VGGFace2's layout).
+    """
+
+    folder: Text
+    count: Annotated[int, Field(ge=1)]
+    people: Literal["file", "folder"] = "file"
+
+
+class Lenders(_Closed):
+    """Pictures of people who lend their identity to fused samples: one person a file, each covered by a grant."""
+
+    folder: Text
+    grants: Annotated[list[Text], Field(min_length=1)]
+
+
+class SetSpec(_Closed):
+    """One labelled set.
+
+    identities      nobodies that are drawn; `pictures` of each
+    fused           pictures with one person's identity on another's, pairs of one shard
+    self_blended    pictures blended with an altered copy of themselves
+    shard_people    people of one shard; a shard is written whole or not at all
+    distinct        draw anew whoever the recogniser takes for somebody of the set already
+    """
+
+    name: Name
+    purpose: Token
+    licence: Text
+    identities: Annotated[int, Field(ge=0)]
+    pictures: Annotated[int, Field(ge=1, le=100)] = 4
+    fused: Annotated[int, Field(ge=0)] = 0
+    self_blended: Annotated[int, Field(ge=0)] = 0
+    pristine: Pristine | None = None
+    lenders: Lenders | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    size_px: Literal[256, 512] = 256
+    picture_format: Literal["png", "jpg", "webp"] = "png"
+    engine: Token | None = None
+    preset: Token = "film"
+    splits: dict[Split, Annotated[float, Field(ge=0, le=1)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
+    shard_people: Annotated[int, Field(ge=2, le=1000)] = 16
+    distinct: bool = True
+    formats: list[Format] = ["parquet", "coco", "deepfakebench"]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if abs(sum(self.splits.values()) - 1) > 1e-6:
+            raise ValueError("splits must sum up to 1")
+        if self.identities == 0 and self.pristine is None:
+            raise ValueError("identities and pristine: the set holds nobody")
+        if self.num_pictures > MAX_PICTURES:
+            raise ValueError(f"at most {MAX_PICTURES} pictures")
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError("formats names one twice")
+        if self.lenders is not None and self.fused == 0:
+            raise ValueError("lenders: nothing is fused")
+        return self
+
+    @property
+    def num_pictures(self) -> int:
+        """How many samples are asked for."""
+        pristine = 0 if self.pristine is None else self.pristine.count
+        return self.identities * self.pictures + pristine + self.fused + self.self_blended
+
+    @classmethod
+    def of(cls, fields: Any) -> Self:
+        """The record of plain values; FacesetError `faceset.spec` names every field that is wrong, and why."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            wrong = [
+                f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+                for each in error.errors(include_input=False, include_url=False)
+            ]
+            raise FacesetError(
+                "faceset.spec", f"the spec asks for what cannot be: {'; '.join(wrong)[:600]}", SEE_DOCS
+            ) from None
+
+
+SEE_DOCS: Final = "see docs/facesets.md for every field"
+
+
+def read_spec(data: bytes, name: str) -> SetSpec:
+    """The spec in a file's bytes; its name ends in .yaml, .yml, .toml or .json. FacesetError `faceset.spec*`."""
+    suffix = name.rpartition(".")[2].lower()
+    try:
+        text = data.decode()
+        if suffix == "json":
+            fields = json.loads(text)
+        elif suffix == "toml":
+            fields = tomllib.loads(text)
+        elif suffix in ("yaml", "yml"):
+            fields = yaml.safe_load(text)
+        else:
+            raise FacesetError(
+                "faceset.spec_format", f"{name} is neither YAML, TOML nor JSON by its name", "name it .yaml"
+            )
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, FacesetError):
+            raise
+        cause = " ".join(str(error).split())[:300]
+        raise FacesetError("faceset.spec_syntax", f"{name} cannot be read: {cause}", SEE_DOCS) from None
+    return SetSpec.of(fields)
