@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from fusion.swap import Engine, Perception
 
 BoolArray = npt.NDArray[np.bool_]
-Rework = Literal["self_blend", "copy"]
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,6 @@ def portray(
 def rework(
     data: bytes,
     change: Callable[[UInt8Array], UInt8Array],
-    what: Rework,
     home: Home,
     release: Release,
     purpose: str,
@@ -254,7 +252,7 @@ def rework(
     """Change a picture uint8 [H, W, 3] of nobodies by code and seal the result, with the picture as its parent.
 
     Every face must be a nobody's, by the picture's manifest or its declared folder: RefusedError
-    `rework.not_nobody` otherwise. `what` is "self_blend", or "copy" for a `change` that leaves it as it is.
+    `rework.not_nobody` otherwise.
     """
     watch = Stopwatch()
     with watch.stage("read"):
@@ -267,7 +265,7 @@ def rework(
         )
     with watch.stage("rework"):
         changed = change(picture.rgb)
-    job = _Job(what=what, engine=what, models={}, purpose=purpose, inputs=(picture,))
+    job = _Job("self_blend", "self_blend", models={}, purpose=purpose, inputs=(picture,))
     sealed = _seal_and_release(changed, job, home, _Output(release, watch, {}))
     return replace(sealed, altered=_changed(picture.rgb, changed))
 
@@ -419,7 +417,7 @@ def _manifest(
             num_pictures = len(job.inputs)
             manifest = claim.manifest_for_sheet(asset_id, mime, production, ground, num_pictures=num_pictures)
             return manifest, claim.SWAP_SOURCE_TYPE
-        if job.what in get_args(Rework):
+        if job.what == "self_blend":
             shown = [f"{one.evidence.kind}: nobody" for one in job.inputs if one.evidence is not None]
             ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=tuple(shown))
             manifest = claim.manifest_for_swap(asset_id, mime, production, ground, num_sources=0)

@@ -32,7 +32,7 @@ def test_a_mask_that_does_not_fill_its_picture_is_refused() -> None:
     ("changes", "named"),
     [
         ({"identites": 3}, "identites"),
-        ({"identities": 0}, "nobody"),
+        ({"identities": 0}, "identities"),
         ({"splits": {"train": 0.5}}, "splits"),
         ({"size_px": 300}, "size_px"),
         ({"formats": ["coco", "coco"]}, "formats"),

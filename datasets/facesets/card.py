@@ -1,4 +1,4 @@
-"""The card of a set: the facts that data card, datasheet and Croissant tell in their own ways; judges no picture."""
+"""The card of a set: the facts that data card and datasheet tell in their own ways; judges no picture."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WARNING: Final = (
     "re-encoding a picture breaks its signature, not its mark."
 )
 LIMITS: Final = (
-    "The drawn people come from a statistical model of portraits of people who do not exist: frontal, plain ground, soft "
-    "hair, no hands, few glasses. What a model learns here need not hold on photographs.",
-    "Labels of drawn pictures are those that the drawing was made with; labels of fused and pristine pictures were found "
-    "by a network and carry its error.",
-    "The mark lies in every picture alike: it cannot tell an altered one from an untouched one of this set, yet a model "
-    "that is also shown unmarked pictures may learn the mark instead of the face. Mark those, too.",
+    "The drawn people come from a statistical model of portraits of people who do not exist: frontal, plain ground, "
+    "soft hair, no hands, few glasses. What a model learns here need not hold on photographs.",
+    "Labels of drawn pictures are those that the drawing was made with; labels of fused pictures were found by a "
+    "network and carry its error.",
+    "The mark lies in every picture alike: it cannot tell an altered one from an untouched one of this set, yet a "
+    "model that is also shown unmarked pictures may learn the mark instead of the face. Mark those, too.",
     "That two people differ, and that nobody of the training set is copied, is measured by one recogniser.",
 )
 
@@ -38,7 +38,6 @@ class Card:
     purpose: str
     counts: Mapping[str, Mapping[str, int]]
     people: Mapping[str, int]
-    num_withdrawn: int
     models: Mapping[str, str]
     spec: Mapping[str, Any]
 
@@ -57,12 +56,12 @@ class Card:
         return f"{self.num_samples} labelled faces ({parts}) of {sum(self.people.values())} identities."
 
 
-def make_card(
-    spec: Mapping[str, Any], records: Sequence[SampleRecord], num_withdrawn: int, version: str
-) -> Card:
+def make_card(spec: Mapping[str, Any], records: Sequence[SampleRecord], version: str) -> Card:
     """The card of the records that a spec led to."""
     splits = sorted({record.split for record in records})
-    counts = {split: Counter(record.kind for record in records if record.split == split) for split in splits}
+    counts = {
+        split: Counter[str](record.kind for record in records if record.split == split) for split in splits
+    }
     people = {
         split: len({one for record in records if record.split == split for one in record.identities})
         for split in splits
@@ -75,7 +74,6 @@ def make_card(
         str(spec["purpose"]),
         {split: dict(kinds) for split, kinds in counts.items()},
         people,
-        num_withdrawn,
         dict(sorted(models.items())),
         spec,
     )
@@ -98,7 +96,7 @@ def data_card(card: Card) -> str:
         "",
         f"{card.description} {WARNING}",
         "",
-        f"Purpose: {card.purpose}. Licence: {card.licence}. Withdrawn so far: {card.num_withdrawn}.",
+        f"Purpose: {card.purpose}. Licence: {card.licence}.",
         "",
         f"| split | people | {' | '.join(KINDS)} |",
         f"|---|---|{'---|' * len(KINDS)}",
@@ -106,7 +104,7 @@ def data_card(card: Card) -> str:
         "",
         "No identity is in two splits. `records.jsonl` has a line per picture; `plan.json` says how each came about.",
         "",
-        "Check it with `facsimile faceset verify .`; drop what was withdrawn with `facsimile faceset filter .`.",
+        "Check it with `facsimile faceset verify .`.",
         "",
         "## Limits",
         "",
@@ -121,20 +119,18 @@ def datasheet(card: Card) -> str:
     spec = card.spec
     answers = (
         ("Motivation", f"Made for {card.purpose}, so that models of faces can be trained and audited without pictures "
-         "of people who exist, or with those who agreed."),
-        ("Composition", f"{card.description} Labels: box, 5 and 478 points, pose, masks of face, eyes, mouth and altered "
-         "pixels, highlights on the cornea. Everything that is needed to make a sample again is in its record."),
+         "of people who exist."),
+        ("Composition", f"{card.description} Labels: box, 5 and 478 points, pose, masks of face, eyes, mouth and "
+         "altered pixels, highlights on the cornea. Records and plan.json say how each came about."),
         ("Collection", f"Drawn by code from seed {spec['seed']} at {spec['size_px']} px. "
-         + ("Pristine pictures come from a folder that its owner declared synthetic. " if spec["pristine"] else "")
-         + ("People lent their face by signed grants; records carry salted references to them." if spec["lenders"] else
-            "Nobody who exists lent a face.")),
+         "Nobody who exists lent a face."),
         ("Preprocessing", "Each picture was marked, encoded once "
          f"({spec['picture_format']}), signed and recorded in a ledger before it was written here."),
         ("Uses", "Training and auditing of detectors, recognisers and moderation. Not for identifying people; not as "
          "evidence that a method works on photographs."),
         ("Distribution", f"Licence: {card.licence}. Keep marks and manifests in place."),
-        ("Maintenance", f"A withdrawn grant takes its samples along: {card.num_withdrawn} so far, listed in "
-         "tombstones.jsonl. Ask its maker for the newest version before you train."),
+        ("Maintenance", "The same spec and networks make the same people again; `facsimile faceset verify` finds what "
+         "was changed since."),
         ("Limits", " ".join(LIMITS)),
     )  # fmt: skip
     models = [f"- {name}: sha256 {sha256}" for name, sha256 in card.models.items()]

@@ -1,8 +1,8 @@
 """The index of DeepfakeBench: dataset → label → split → video → {label, frames, masks}; knows no pixel.
 
-Layout of its `preprocessing/dataset_json` (arXiv 2307.01426). Labels: `…_original`, pictures that nobody altered after they
-were made — here they are synthetic all the same —, `…_fused` and `…_self_blended`. The untouched pictures of one person
-are one video, an altered picture is one of its own.
+Layout of its `preprocessing/dataset_json` (arXiv 2307.01426). Labels: `…_original`, pictures that nobody altered
+after they were drawn (they are synthetic all the same), `…_fused` and `…_self_blended`. The untouched pictures of one
+person are one video, an altered picture is one of its own.
 """
 
 from __future__ import annotations

@@ -42,7 +42,6 @@ SCHEMA: Final = pa.schema(
         )),
         ("parameters", pa.map_(pa.string(), pa.string())),
         ("compression", pa.list_(pa.string())),
-        ("grants", pa.list_(pa.string())),
     ]
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Names the formats that a finished set can also be had in, and what each needs; each format has a file of its own.
 
-A format is a function from a SetView to (path below the set's folder, bytes). It changes no picture: the sealed bytes go
-in as they are, so that signatures hold in every format.
+A format is a function from a SetView to (path below the set's folder, bytes). It changes no
+picture: the sealed bytes go in as they are, so that signatures hold in every format.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ class SetView:
 
 LIBRARIES: Final[Mapping[str, str | None]] = {
     "parquet": "pyarrow",
-    "webdataset": "webdataset",
     "coco": "pycocotools",
     "deepfakebench": None,
-    "croissant": "mlcroissant",
 }
 """Format → the package that writes it; they are the extra `facesets`."""
 

@@ -10,30 +10,30 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from facesets.errors import FacesetError
 
-SCHEMA = "facsimile-faceset-record/1"
-KINDS = ("pristine", "sampled", "fused", "self_blended")
+SCHEMA: Final = "facsimile-faceset-record/1"
+KINDS = ("sampled", "fused", "self_blended")
 ALTERED = frozenset({"fused", "self_blended"})
 MASKS = ("face", "eyes", "mouth", "blend")
 
-Kind = Literal["pristine", "sampled", "fused", "self_blended"]
+Kind = Literal["sampled", "fused", "self_blended"]
 Point = tuple[float, float]
 _CLOSED: ConfigDict = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A picture that took part: who is on it, its sample (None: not of this set) and its content hash."""
+    """A picture of the set that took part: who is on it, its sample and its content hash."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
 
     identity: str
-    sample_id: str | None
+    sample_id: str
     content_sha256: str
 
 
@@ -75,7 +75,7 @@ class SampleRecord:
     """One picture and all that is known of it.
 
     sample_id        unique in the set; the stem of `file`
-    kind             pristine: as it was handed in; sampled: drawn; fused; self_blended
+    kind             sampled: drawn; fused; self_blended
     split, shard     train, val or test, by identity; the shard that holds the file
     file             path below the set's folder, and the hashes of the file
     identity         whom the picture shows: for a fused one, its source
@@ -87,8 +87,7 @@ class SampleRecord:
     seed, parameters what the generator was told
     compression      what the pixels went through, oldest first
     asset_id         the mark; with manifest hash and ledger index it leads to the proof
-    grants           references to grants, salted with the asset id; empty where everybody is a nobody
-    basis            why no grant was needed, or "grants"
+    basis            why no grant was needed
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
@@ -119,7 +118,6 @@ class SampleRecord:
     asset_id: str
     manifest_sha256: str
     ledger_index: int
-    grants: tuple[str, ...]
     basis: str
     licence: str
     schema: Literal["facsimile-faceset-record/1"] = SCHEMA
@@ -133,11 +131,7 @@ class SampleRecord:
     @property
     def parents(self) -> frozenset[str]:
         """The samples of the set that it was made of."""
-        return frozenset(
-            origin.sample_id
-            for origin in (self.source, self.target)
-            if origin is not None and origin.sample_id is not None
-        )
+        return frozenset(each.sample_id for each in (self.source, self.target) if each is not None)
 
     @property
     def mask_file(self) -> str | None:

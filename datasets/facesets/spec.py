@@ -17,33 +17,16 @@ from facesets.errors import FacesetError
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,47}$")]
 Token = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
-Format = Literal["parquet", "webdataset", "coco", "deepfakebench", "croissant"]
+Format = Literal["parquet", "coco", "deepfakebench"]
 Split = Literal["train", "val", "test"]
 
 MAX_SPEC_BYTES: Final = 1 << 20
 MAX_PICTURES: Final = 10_000_000
+SEE_DOCS: Final = "see docs/facesets.md for every field"
 
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Pristine(_Closed):
-    """Untouched pictures of a folder that was declared synthetic (`facsimile faceset declare`).
-
-    people: "file": each file shows somebody else; "folder": each folder below is one person (VGGFace2's layout).
-    """
-
-    folder: Text
-    count: Annotated[int, Field(ge=1)]
-    people: Literal["file", "folder"] = "file"
-
-
-class Lenders(_Closed):
-    """Pictures of people who lend their identity to fused samples: one person a file, each covered by a grant."""
-
-    folder: Text
-    grants: Annotated[list[Text], Field(min_length=1)]
 
 
 class SetSpec(_Closed):
@@ -59,12 +42,10 @@ class SetSpec(_Closed):
     name: Name
     purpose: Token
     licence: Text
-    identities: Annotated[int, Field(ge=0)]
+    identities: Annotated[int, Field(ge=1)]
     pictures: Annotated[int, Field(ge=1, le=100)] = 4
     fused: Annotated[int, Field(ge=0)] = 0
     self_blended: Annotated[int, Field(ge=0)] = 0
-    pristine: Pristine | None = None
-    lenders: Lenders | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     size_px: Literal[256, 512] = 256
     picture_format: Literal["png", "jpg", "webp"] = "png"
@@ -79,21 +60,16 @@ class SetSpec(_Closed):
     def _fits_together(self) -> Self:
         if abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError("splits must sum up to 1")
-        if self.identities == 0 and self.pristine is None:
-            raise ValueError("identities and pristine: the set holds nobody")
         if self.num_pictures > MAX_PICTURES:
             raise ValueError(f"at most {MAX_PICTURES} pictures")
         if len(set(self.formats)) < len(self.formats):
             raise ValueError("formats names one twice")
-        if self.lenders is not None and self.fused == 0:
-            raise ValueError("lenders: nothing is fused")
         return self
 
     @property
     def num_pictures(self) -> int:
         """How many samples are asked for."""
-        pristine = 0 if self.pristine is None else self.pristine.count
-        return self.identities * self.pictures + pristine + self.fused + self.self_blended
+        return self.identities * self.pictures + self.fused + self.self_blended
 
     @classmethod
     def of(cls, fields: Any) -> Self:
@@ -108,9 +84,6 @@ class SetSpec(_Closed):
             raise FacesetError(
                 "faceset.spec", f"the spec asks for what cannot be: {'; '.join(wrong)[:600]}", SEE_DOCS
             ) from None
-
-
-SEE_DOCS: Final = "see docs/facesets.md for every field"
 
 
 def read_spec(data: bytes, name: str) -> SetSpec:

@@ -1,4 +1,4 @@
-"""Brings the finished shards of a set together: records, cards and the formats that the spec names; makes no picture."""
+"""Brings the finished shards of a set together: records, cards, the formats that the spec names; makes no picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facesets.card import data_card, datasheet, make_card
-from facesets.formats import LIBRARIES, SetView, require_libraries, write_format
+from facesets.formats import LIBRARIES, SetView, write_format
 from facesets.record import SampleRecord, read_lines, write_lines
 from facesets.spec import SetSpec
 from fusion.files import make_folder, write_file_atomically
@@ -18,10 +18,8 @@ from provenance import __version__
 from provenance.hashes import sha256_hex
 from setmaking.shards import RECORDS, SHARD_FILE, SHARDS
 
-__all__ = ["Compiled", "compile_set", "read_shards", "require_libraries"]
-
 SET_SCHEMA: Final = "facsimile-faceset/1"
-SET_FILE, ALL_RECORDS, TOMBSTONES = "set.json", "records.jsonl", "tombstones.jsonl"
+SET_FILE, ALL_RECORDS = "set.json", "records.jsonl"
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,13 @@ def compile_set(folder: Path, spec: SetSpec, report: Callable[[int, int], None])
 
     Nothing is written where set.json was made of these very shards by this version.
     """
-    records, num_left_out, shards = read_shards(folder)
-    stones = folder / TOMBSTONES
-    made_of = {**shards, **({TOMBSTONES: sha256_hex(stones.read_bytes())} if stones.exists() else {})}
+    records, num_left_out, made_of = read_shards(folder)
     index = _read_index(folder)
     if index.get("made_of") == made_of and index.get("version") == __version__:
         report(1, 1)
         return Compiled(records, num_left_out, tuple(index["files"]))
     _clear(folder)
-    withdrawn = len(stones.read_bytes().splitlines()) if stones.exists() else 0
-    card = make_card(spec.model_dump(mode="json"), records, withdrawn, __version__)
+    card = make_card(spec.model_dump(mode="json"), records, __version__)
     view = SetView(card, records, lambda file: (folder / file).read_bytes())
     files: dict[str, str] = {}
 
@@ -64,7 +59,7 @@ def compile_set(folder: Path, spec: SetSpec, report: Callable[[int, int], None])
             put(path, data)
         report(done, len(spec.formats))
     told = {"schema": SET_SCHEMA, "version": __version__, "name": spec.name, "samples": len(records)}
-    content = {**told, "left_out": num_left_out, "withdrawn": withdrawn, "made_of": made_of, "files": files}
+    content = {**told, "left_out": num_left_out, "made_of": made_of, "files": files}
     write_file_atomically(folder / SET_FILE, (json.dumps(content, indent=1) + "\n").encode())
     return Compiled(records, num_left_out, tuple(files))
 
@@ -91,7 +86,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for name in (SET_FILE, ALL_RECORDS, "README.md", "DATASHEET.md", "croissant.json"):
+    for name in (SET_FILE, ALL_RECORDS, "README.md", "DATASHEET.md"):
         (folder / name).unlink(missing_ok=True)
     for name in LIBRARIES:
         if (folder / name).is_dir():

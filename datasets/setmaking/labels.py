@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -72,9 +73,10 @@ def catch_lights(rgb: UInt8Array, landmarks_px: FloatArray) -> tuple[CatchLight,
             for cornea in corneas
         ]
     )
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right")
     left, right = (
         [CatchLight(eye, _points(one.place_px[None])[0], round(one.strength, 3)) for one in lights]
-        for eye, lights in zip(("left", "right"), found, strict=True)
+        for eye, lights in zip(sides, found, strict=True)
     )
     return (*left, *right)
 

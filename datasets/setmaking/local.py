@@ -25,7 +25,6 @@ class Work:
 
     spec: SetSpec
     folder: Path
-    base: Path
     open_home: Callable[[], Home]
 
 
@@ -65,7 +64,7 @@ def _run_here(work: Work, shards: Sequence[Shard], progress: Progress) -> None:
         progress(done)
 
     with work.open_home() as home:
-        maker = Maker(work.spec, work.base, home)
+        maker = Maker(work.spec, home)
         for shard in shards:
             make_shard(maker, shard, work.folder, count)
 
@@ -82,5 +81,5 @@ def make_alone(work: Work, shard: Shard) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if work.folder not in _makers:
-        _makers[work.folder] = Maker(work.spec, work.base, work.open_home())
+        _makers[work.folder] = Maker(work.spec, work.open_home())
     make_shard(_makers[work.folder], shard, work.folder, lambda: None)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from facesets.formats import require_libraries
 from facesets.spec import SetSpec
 from fusion.files import make_folder, read_file, write_file_atomically
 from provenance.errors import StoreError, UsageError
 from provenance.home import Home
-from setmaking.compile import compile_set, require_libraries
+from setmaking.compile import compile_set
 from setmaking.local import Work, run_local
 from setmaking.plan import Plan, load_plan, make_plan
 from setmaking.shards import Maker, is_finished, recover
@@ -72,9 +73,9 @@ class Made:
 
 
 def make_set(
-    spec: SetSpec, folder: Path, base: Path, open_home: Callable[[], Home], report: Report, workers: int = 1
+    spec: SetSpec, folder: Path, open_home: Callable[[], Home], report: Report, workers: int = 1
 ) -> Made:
-    """Make, or go on making, the set of a spec in `folder`; the spec's own folders are relative to `base`.
+    """Make, or go on making, the set of a spec in `folder`.
 
     `open_home` is called here and in every worker process. UsageError `set.*` where the folder holds something else
     or another process is at it; errors of the pipeline.
@@ -82,13 +83,13 @@ def make_set(
     require_libraries(spec.formats)
     with locked(folder):
         with open_home() as home:
-            plan = _plan(Maker(spec, base, home), folder, report)
+            plan = _plan(Maker(spec, home), folder, report)
         recover(folder)
         waiting = [shard for shard in plan.shards if not is_finished(folder, shard)]
         total = sum(len(shard.tasks) for shard in waiting)
         begun, cpu = time.perf_counter(), _cpu_s()
         if waiting:
-            work = Work(spec, folder, base, open_home)
+            work = Work(spec, folder, open_home)
             run_local(work, waiting, workers, lambda done: report("pictures", done, total))
         wall_s, cpu_s = time.perf_counter() - begun, _cpu_s() - cpu
         compiled = compile_set(folder, spec, lambda done, of: report("formats", done, of))
@@ -126,9 +127,7 @@ def _plan(maker: Maker, folder: Path, report: Report) -> Plan:
         raise UsageError(
             "set.folder_in_use", f"{folder} holds files that are no set.", "Name an empty or a new folder."
         )
-    plan = make_plan(
-        maker.spec, maker.base, maker.strangers, maker.models, lambda done, of: report("people", done, of)
-    )
+    plan = make_plan(maker.spec, maker.strangers, maker.models, lambda done, of: report("people", done, of))
     write_file_atomically(path, plan.dump())
     return plan
 

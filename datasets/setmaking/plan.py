@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -22,9 +21,8 @@ from facesets.portraits import EXPRESSIONS, LIGHTS, MAX_YAW_DEG
 from facesets.record import Kind
 from facesets.spec import SetSpec
 from fusion.identity import MATCH_THRESHOLD
-from fusion.media import LIMITS, PICTURE_SUFFIXES, read_file
 from provenance.errors import InputError, UsageError
-from provenance.hashes import content_sha256, sha256_hex
+from provenance.hashes import sha256_hex
 
 if TYPE_CHECKING:
     from fusion.strangers import Strangers
@@ -36,21 +34,11 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class File:
-    """A picture handed in: its place in the sorted folder and what it held when the plan was made. No name of it."""
-
-    place: int
-    content_sha256: str
-
-
-@dataclass(frozen=True)
 class Person:
-    """One identity: drawn (`number` of the spec's seed), of the declared folder, or a lender."""
+    """One identity, who is nobody: `number` of the spec's seed."""
 
     id: str
-    origin: Literal["nobody", "folder", "lender"]
-    number: int = 0
-    files: tuple[File, ...] = ()
+    number: int
 
 
 @dataclass(frozen=True)
@@ -58,8 +46,7 @@ class Task:
     """One sample to be made.
 
     look      sampled: (expression, light, yaw in degrees or None)
-    file      pristine: which of the person's files
-    source    fused: a sample of the shard, or None: the lender `identity`
+    source    fused: a sample of the shard
     target    fused, self_blended: a sample of the shard
     family    self_blended: of detector.blend
     """
@@ -69,7 +56,6 @@ class Task:
     identity: str
     seed: int
     look: tuple[str, str, float | None] | None = None
-    file: int | None = None
     source: str | None = None
     target: str | None = None
     family: str | None = None
@@ -126,33 +112,25 @@ def load_plan(data: bytes) -> Plan:
         ) from None
 
 
-def make_plan(
-    spec: SetSpec, base: Path, strangers: Strangers, models: dict[str, str], report: Report
-) -> Plan:
-    """Deal a spec out. Folders of the spec are relative to `base`; UsageError, InputError, FacesetError."""
+def make_plan(spec: SetSpec, strangers: Strangers, models: dict[str, str], report: Report) -> Plan:
+    """Deal a spec out; UsageError `set.nobody_to_fuse`, InputError `set.people_run_out`, FacesetError."""
     rng = np.random.default_rng([spec.seed, 1])
     nobodies = [
-        Person(f"nobody-{spec.seed}-{number:06d}", "nobody", number)
-        for number in _cast(spec, strangers, report)
+        Person(f"nobody-{spec.seed}-{number:06d}", number) for number in _cast(spec, strangers, report)
     ]
-    people = _deal([*nobodies, *_given(spec, base)], spec.splits, rng)
-    lenders = _deal(_lenders(spec, base), spec.splits, rng)
-    groups = [
-        (split, mains, [one for one in lenders[split] if one is not None][number::count])
-        for split in spec.splits
-        for number, count, mains in _chunks(people[split], spec.shard_people)
-    ]
-    fused = _spread(spec.fused, [_can_fuse(spec, mains, lent) * len(mains) for _, mains, lent in groups])
-    blended = _spread(spec.self_blended, [len(mains) for _, mains, _ in groups])
+    people = _deal(nobodies, spec.splits, rng)
+    groups = [(split, part) for split in spec.splits for part in _chunks(people[split], spec.shard_people)]
+    fused = _spread(spec.fused, [len(part) if len(part) > 1 else 0 for _, part in groups])
+    blended = _spread(spec.self_blended, [len(part) for _, part in groups])
     if sum(fused) < spec.fused:
         raise UsageError(
             "set.nobody_to_fuse",
-            "Fused samples need a shard with two people, or with a lender, and no shard has.",
+            "Fused samples need a shard with two people, and no shard has.",
             "Ask for more identities, or for fewer splits.",
         )
     shards = [
-        _deal_shard(spec, number, split, [*mains, *lent], (fused[number], blended[number]))
-        for number, (split, mains, lent) in enumerate(groups)
+        _deal_shard(spec, number, split, part, (fused[number], blended[number]))
+        for number, (split, part) in enumerate(groups)
     ]
     return Plan(spec.model_dump(mode="json"), models, tuple(shards))
 
@@ -180,54 +158,6 @@ def _cast(spec: SetSpec, strangers: Strangers, report: Report) -> list[int]:
     return chosen
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Pictures of a folder and those below it, sorted; InputError `set.folder` where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not found:
-        raise InputError("set.folder", f"{folder} holds no picture.", "Name a folder of pictures.")
-    return found
-
-
-def _given(spec: SetSpec, base: Path) -> list[Person]:
-    """The people of the declared folder."""
-    if spec.pristine is None:
-        return []
-    folder = base / spec.pristine.folder
-    files = pictures_below(folder)
-    if len(files) < spec.pristine.count:
-        raise InputError(
-            "set.folder",
-            f"{folder} holds {len(files)} picture(s), {spec.pristine.count} are asked for.",
-            "Ask for fewer.",
-        )
-    of_person: dict[str, list[File]] = {}
-    for place in _even(len(files), spec.pristine.count):
-        name = str(files[place].relative_to(folder))
-        person = Path(name).parts[0] if spec.pristine.people == "folder" else name
-        of_person.setdefault(person, []).append(_file(place, files[place]))
-    return [
-        Person(f"given-{number:06d}", "folder", files=tuple(found))
-        for number, found in enumerate(of_person.values())
-    ]
-
-
-def _lenders(spec: SetSpec, base: Path) -> list[Person]:
-    if spec.lenders is None:
-        return []
-    return [
-        Person(f"lender-{place:06d}", "lender", files=(_file(place, path),))
-        for place, path in enumerate(pictures_below(base / spec.lenders.folder))
-    ]
-
-
-def _file(place: int, path: Path) -> File:
-    return File(place, content_sha256(read_file(path, LIMITS.max_bytes)))
-
-
-def _even(total: int, count: int) -> list[int]:
-    return [number * total // count for number in range(count)]
-
-
 def _deal(
     people: Sequence[Person], splits: dict[Any, float], rng: np.random.Generator
 ) -> dict[str, list[Person]]:
@@ -253,19 +183,11 @@ def _spread(count: int, weights: Sequence[float]) -> list[int]:
     return whole
 
 
-def _chunks(people: list[Person], size: int) -> Iterator[tuple[int, int, list[Person]]]:
-    """(number, how many, people) of nearly equal parts of at most `size`."""
+def _chunks(people: list[Person], size: int) -> Iterator[list[Person]]:
+    """Nearly equal parts of at most `size`."""
     count = -(-len(people) // size)
     for number in range(count):
-        yield (
-            number,
-            count,
-            people[number * len(people) // count : (number + 1) * len(people) // count],
-        )
-
-
-def _can_fuse(spec: SetSpec, mains: Sequence[Person], lent: Sequence[Person]) -> bool:
-    return len(lent) > 0 if spec.lenders is not None else len(mains) > 1
+        yield people[number * len(people) // count : (number + 1) * len(people) // count]
 
 
 def _deal_shard(
@@ -278,23 +200,23 @@ def _deal_shard(
         return f"{number:05d}-{len(tasks):05d}"
 
     for person in people:
-        if person.origin == "nobody":
-            for picture in range(spec.pictures):
-                tasks.append(Task(name(), "sampled", person.id, spec.seed, look=_look(spec, person, picture)))
-        elif person.origin == "folder":
-            for at in range(len(person.files)):
-                tasks.append(Task(name(), "pristine", person.id, spec.seed, file=at))
+        for picture in range(spec.pictures):
+            tasks.append(Task(name(), "sampled", person.id, spec.seed, look=_look(spec, person, picture)))
     untouched = tuple(tasks)
-    lent = [person.id for person in people if person.origin == "lender"]
     for _ in range(counts[0]):
         target = untouched[int(rng.integers(len(untouched)))]
-        if lent:
-            identity, source = lent[int(rng.integers(len(lent)))], None
-        else:
-            others = [task for task in untouched if task.identity != target.identity]
-            chosen = others[int(rng.integers(len(others)))]
-            identity, source = chosen.identity, chosen.sample_id
-        tasks.append(Task(name(), "fused", identity, spec.seed, source=source, target=target.sample_id))
+        others = [task for task in untouched if task.identity != target.identity]
+        source = others[int(rng.integers(len(others)))]
+        tasks.append(
+            Task(
+                name(),
+                "fused",
+                source.identity,
+                spec.seed,
+                source=source.sample_id,
+                target=target.sample_id,
+            )
+        )
     for at in range(counts[1]):
         target = untouched[int(rng.integers(len(untouched)))]
         seed, family = int(rng.integers(2**31)), FAMILIES[at % len(FAMILIES)]

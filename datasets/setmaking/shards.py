@@ -23,18 +23,18 @@ from facesets.record import Generator, Origin, SampleRecord, write_lines
 from facesets.spec import SetSpec
 from fusion.face import FloatArray, UInt8Array
 from fusion.files import make_folder, sync_folder, write_file_atomically
-from fusion.media import LIMITS, read_file, read_picture
+from fusion.media import read_picture
 from fusion.pipeline import Release, Sealed, fuse, portray, rework
 from fusion.request import FuseRequest, Look, only_face
 from fusion.stopwatch import Stopwatch
 from fusion.strangers import Stranger, Strangers
 from fusion.swap import Perception, find_preset, load_perception, models_of
 from provenance import __version__
-from provenance.errors import FaceError, InputError, StoreError
-from provenance.hashes import content_sha256, sha256_hex
+from provenance.errors import FaceError, StoreError
+from provenance.hashes import sha256_hex
 from provenance.home import Home
 from setmaking.labels import label_face, mask_picture
-from setmaking.plan import Person, Shard, Task, pictures_below
+from setmaking.plan import Person, Shard, Task
 
 SHARD_SCHEMA: Final = "facsimile-faceset-shard/1"
 RECORDS, SHARD_FILE, SHARDS = "records.jsonl", "shard.json", "shards"
@@ -47,7 +47,6 @@ class Maker:
     """What making takes, loaded when first needed and used for many shards."""
 
     spec: SetSpec
-    base: Path
     home: Home
 
     @cached_property
@@ -69,16 +68,6 @@ class Maker:
     def engine(self) -> str:
         """The engine that fuses."""
         return self.spec.engine or find_preset(self.spec.preset).engine
-
-    @cached_property
-    def given(self) -> list[Path]:
-        """The declared folder's pictures in the order of the plan's places."""
-        return [] if self.spec.pristine is None else pictures_below(self.base / self.spec.pristine.folder)
-
-    @cached_property
-    def lent(self) -> list[Path]:
-        """The lenders' pictures in the order of the plan's places."""
-        return [] if self.spec.lenders is None else pictures_below(self.base / self.spec.lenders.folder)
 
 
 @dataclass
@@ -119,37 +108,22 @@ class _Making:
         points = sealed.landmarks_px
         return self.record(task, path, sealed, points, made_by, told, basis, labelled_by="generator")
 
-    def pristine(self, task: Task, path: Path) -> SampleRecord:
-        data, picture = self.handed_in(task, self.maker.given)
-        landmarks = self.find(picture)
-        sealed = rework(
-            data, lambda rgb: rgb, "copy", self.maker.home, Release(path), self.maker.spec.purpose
-        )
-        made_by = Generator("copy", __version__, {})
-        return self.record(task, path, sealed, landmarks, made_by, {}, "folder: declared synthetic")
-
     def fused(self, task: Task, path: Path) -> SampleRecord:
         maker, target = self.maker, self.records[str(task.target)]
-        if task.source is None:
-            data, _ = self.handed_in(task, maker.lent)
-            source = Origin(task.identity, None, content_sha256(data))
-        else:
-            of = self.records[task.source]
-            data, source = self.read(of), Origin(of.identity, of.sample_id, of.content_sha256)
+        source = self.records[str(task.source)]
         request = FuseRequest(
-            sources=(data,),
+            sources=(self.read(source),),
             target=self.read(target),
             purpose=maker.spec.purpose,
             use="dataset",
-            grant_ids=() if maker.spec.lenders is None else tuple(maker.spec.lenders.grants),
             preset=maker.spec.preset,
             engine=maker.spec.engine,
         )
         sealed = fuse(request, maker.home, maker.perception, path)
         told = {"engine": maker.engine, "preset": maker.spec.preset}
         made_by = Generator(maker.engine, __version__, dict(sealed.details["models"]))
-        basis = "grants" if sealed.details["grants"] else "manifests and folders: nobody"
-        return self.record(task, path, sealed, None, made_by, told, basis, source)
+        origin = Origin(source.identity, source.sample_id, source.content_sha256)
+        return self.record(task, path, sealed, None, made_by, told, "manifests: nobody", origin)
 
     def self_blended(self, task: Task, path: Path) -> SampleRecord:
         maker, target = self.maker, self.records[str(task.target)]
@@ -160,7 +134,7 @@ class _Making:
             return self_blend(rgb, landmarks, np.random.default_rng(task.seed), family)[0]
 
         release = Release(path)
-        sealed = rework(self.read(target), change, "self_blend", maker.home, release, maker.spec.purpose)
+        sealed = rework(self.read(target), change, maker.home, release, maker.spec.purpose)
         made_by = Generator("self_blend", __version__, {})
         told, by = {"family": family}, target.labelled_by
         return self.record(task, path, sealed, landmarks, made_by, told, target.basis, labelled_by=by)
@@ -212,7 +186,6 @@ class _Making:
             asset_id=sealed.asset_id,
             manifest_sha256=str(body["manifest_sha256"]),
             ledger_index=sealed.receipt.index,
-            grants=tuple(body.get("grants", ())),
             basis=basis,
             licence=self.maker.spec.licence,
             **vars(labels),
@@ -225,18 +198,6 @@ class _Making:
             raise FaceError("swap.no_landmarks", "a face has no landmarks", "Find landmarks before swapping.")
         return face.landmarks_px
 
-    def handed_in(self, task: Task, files: list[Path]) -> tuple[bytes, UInt8Array]:
-        """A picture of the spec's folders, as it was when the plan was made; InputError `set.file_changed`."""
-        wanted = self.person(task.identity).files[task.file or 0]
-        data = read_file(files[wanted.place], LIMITS.max_bytes) if wanted.place < len(files) else b""
-        if content_sha256(data) != wanted.content_sha256:
-            raise InputError(
-                "set.file_changed",
-                "A picture that the plan was made for is no longer there, or was changed.",
-                "Restore the folder, or make the set anew in another.",
-            )
-        return data, read_picture(data).rgb
-
     def read(self, record: SampleRecord) -> bytes:
         return (self.folder / Path(record.file).name).read_bytes()
 
@@ -246,7 +207,6 @@ class _Making:
 
 _MAKERS: Final[dict[str, Callable[[_Making, Task, Path], SampleRecord]]] = {
     "sampled": _Making.sampled,
-    "pristine": _Making.pristine,
     "fused": _Making.fused,
     "self_blended": _Making.self_blended,
 }
@@ -266,48 +226,37 @@ def make_shard(maker: Maker, shard: Shard, folder: Path, report: Callable[[], No
     for task in shard.tasks:
         making.make(task)
         report()
-    put_shard(part, shard.name, shard.split, list(making.records.values()), making.left_out)
+    _put(making, part)
 
 
-def put_shard(
-    part: Path, name: str, split: str, records: list[SampleRecord], left_out: list[dict[str, str]]
-) -> None:
+def _put(making: _Making, part: Path) -> None:
     """Write the index of a shard whose pictures lie in `part`, then give the folder its name."""
+    shard, records = making.shard, list(making.records.values())
     write_file_atomically(part / RECORDS, write_lines(records))
     files = sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file())
     index = {
         "schema": SHARD_SCHEMA,
-        "name": name,
-        "split": split,
+        "name": shard.name,
+        "split": shard.split,
         "samples": len(records),
         "files": {file: sha256_hex((part / file).read_bytes()) for file in files},
-        "left_out": left_out,
+        "left_out": making.left_out,
     }
     write_file_atomically(part / SHARD_FILE, (json.dumps(index, indent=1) + "\n").encode())
-    final = part.parent / name
-    old = part.parent / f".{name}.old"
+    final = part.parent / shard.name
     try:
-        if final.exists():
-            os.rename(final, old)
         os.rename(part, final)
         sync_folder(final.parent)
     except OSError as error:
         raise StoreError(
             "set.cannot_finish",
             f"{final} cannot be put in place: {error.strerror}.",
-            "Check the disk, run it again.",
+            "Check the disk; remove a shard's folder that has no shard.json; run it again.",
         ) from error
-    clear(old)
 
 
 def recover(folder: Path) -> None:
-    """Undo what was interrupted: a shard that was being replaced is put back, unfinished ones are removed."""
-    for old in sorted((folder / SHARDS).glob(".*.old")):
-        final = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-        if final.exists():
-            clear(old)
-        else:
-            os.rename(old, final)
+    """Remove the shards whose making was interrupted."""
     for part in (folder / SHARDS).glob(".*.part"):
         clear(part)
 

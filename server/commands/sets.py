@@ -1,21 +1,91 @@
-"""`faceset`: statements about folders of pictures; makes no picture."""
+"""`faceset`: labelled sets made and verified, folders declared and shown; what is made passes the pipeline."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server.console import Json, emit, report_errors, say
+from server.console import Json, complain, emit, report_errors, say
 from server.deps import open_home
 
 
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Folders of labelled pictures.", rich_markup_mode=None)
+    group.command("make")(make)
+    group.command("verify")(verify)
     group.command("declare")(declare)
     group.command("preview")(preview)
     app.add_typer(group, name="faceset")
+
+
+@report_errors
+def make(
+    spec: Annotated[Path, typer.Argument(help="What to make: .yaml, .toml or .json, see docs/facesets.md.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the set; a begun one is gone on with.")],
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that make shards.")] = 1,
+    json_output: Json = False,
+) -> None:
+    """Make a labelled set of people who don't exist; run again, it goes on where it stopped."""
+    from facesets.spec import MAX_SPEC_BYTES, read_spec
+    from fusion.media import read_file
+    from setmaking.make import make_set
+
+    wanted = read_spec(read_file(spec, MAX_SPEC_BYTES), spec.name)
+    with _progress() as report:
+        made = make_set(wanted, out, open_home, report, workers)
+    if json_output:
+        emit(made.as_dict())
+        return
+    say(
+        f"{made.folder}: {made.num_samples} sample(s) in {made.num_shards} shard(s), {made.num_left_out} left out."
+    )
+    if made.images_per_s is not None:
+        say(
+            f"Made {made.num_made} now, {made.images_per_s:.2f} a second; "
+            f"{made.cpu_s_per_1000:.0f} processor seconds per thousand."
+        )
+
+
+@report_errors
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder that `faceset make` made.")],
+    json_output: Json = False,
+) -> None:
+    """Re-read a whole set: hashes, seals, marks, ledger, records, splits; exit code 3 where something is wrong."""
+    from setmaking.verify import verify_set
+
+    with open_home() as home, _progress() as report:
+        found = verify_set(folder, home, lambda done, of: report("pictures", done, of))
+    if json_output:
+        emit(found.as_dict())
+    else:
+        for flaw in found.flaws:
+            complain(f"{flaw.file}: {flaw.what}")
+        verdict = f"{len(found.flaws)} flaw(s)" if found.flaws else "everything holds"
+        say(f"{folder}: {found.num_samples} sample(s) in {found.num_shards} shard(s), {verdict}.")
+    if found.flaws:
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar a stage on stderr, drawn where that is a terminal; call it with (stage, done, of)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as bars:
+        tasks = {}
+
+        def report(stage: str, done: int, of: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done, total=of)
+
+        yield report
 
 
 @report_errors
