@@ -29,7 +29,10 @@ SIMILAR_POSE_DEGREES: Final = 8.0
 SIMILAR_MOUTH: Final = 0.08  # difference of mouth opening, in mouth widths
 PAIRS_SEED: Final = 20260
 # Recognisers that an engine's training loss contained: their figures on it are not evidence.
-IN_LOSS: Final[Mapping[str, frozenset[str]]] = {"style": frozenset({"ours"}), "hybrid": frozenset({"ours"})}
+IN_LOSS: Final[Mapping[str, frozenset[str]]] = {
+    "style": frozenset({"ours"}),
+    "hybrid": frozenset({"ours", "teacher"}),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from fusion.evaluate import Bench, Gallery, Pair, Portrait
 from fusion.media import Format, encode_picture
+from fusion.train.judge import judge_file
 from fusion.warp import WarpResult
 from provenance.errors import UsageError
 from server.bench_journal import Journal
@@ -122,7 +123,10 @@ def test_the_command_writes_tables_and_reads_its_gallery_again(tmp_path: Path) -
     payload = json.loads((out / "bench.json").read_text())
     assert json.loads(second.stdout) == payload
     assert payload["gallery"] == 4
-    assert payload["in_training_loss"] == {"default": ["ours"]}
+    assert payload["in_training_loss"] == {"default": ["ours", "teacher"]}
+    assert "| ours | default |" in (out / "bench.md").read_text()
+    dlib = "none" if judge_file() is not None else "not here: `pip install facsimile[judge]`"
+    assert f"| dlib | {dlib} |" in (out / "bench.md").read_text()
     assert {"default", "group_x", "pose_0_10", "process"} <= {row["case"] for row in payload["rows"]}
     refused = CliRunner().invoke(build_app(), [*command, "--seed", "5"])
     assert "bench.other_run" in refused.output

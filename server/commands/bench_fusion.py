@@ -78,19 +78,21 @@ def bench_fusion(
     recognisers = _recognisers(teacher_file)
     bench = evaluate.Bench(portraits, recognisers, _landmark_finder(), _features())
     among = split if quick or gallery != "all" else None
-    run = _run(data, teacher_file, seed, split, "quick" if quick else str(among))
+    run = _run(data, teacher_file, seed, split, f"quick of {split}" if quick else str(among))
     journal = Journal(out / "pairs.jsonl", run)
     people = _gallery(out / "gallery.npz", data, run, portraits if quick else None, among, recognisers)
-    extra = {
+    in_loss = {name: sorted(evaluate.IN_LOSS.get(_engine_of(name), ())) for name in names}
+    extra: dict[str, Any] = {
         "pairs": [[pair.source, pair.target] for pair in chosen],
         "gallery": len(people.names),
-        "in_training_loss": {name: sorted(evaluate.IN_LOSS.get(_engine_of(name), ())) for name in names},
+        "in_training_loss": in_loss,
     }
+    judged = judges_table(in_loss, list(recognisers))
     ways, groups = _ways(), _groups(data)
     rows: list[dict[str, Any]] = []
     for rows in measured(bench, {name: ways[name] for name in names}, chosen, people, journal, groups):
-        store_suite("fusion", rows, as_markdown(rows), out, extra=extra)
-    write_suite("fusion", rows, as_markdown(rows), out, json_output, extra=extra)
+        store_suite("fusion", rows, judged + as_markdown(rows), out, extra=extra)
+    write_suite("fusion", rows, judged + as_markdown(rows), out, json_output, extra=extra)
     if pictures:
         _draw_sheet(data, split, chosen[:pictures], names, out)
 
@@ -119,6 +121,18 @@ def measured(
             yield [asdict(row) for row in bench_rows(samples, bench, groups, first)]
             told = time.monotonic()
     yield [asdict(row) for row in bench_rows(samples, bench, groups, first)]
+
+
+def judges_table(in_loss: Mapping[str, Sequence[str]], present: Sequence[str]) -> str:
+    """Markdown: which way was trained against which recogniser, and which recogniser is not here."""
+    from fusion.train.judge import JUDGE
+
+    lines = ["| recogniser | in the training loss of |", "|---|---|"]
+    for name in sorted({"ours", "teacher", JUDGE, *present}):
+        trained = ", ".join(way for way, names in in_loss.items() if name in names) or "none"
+        absent = "not here: `pip install facsimile[judge]`" if name == JUDGE else "not here: `--teacher`"
+        lines.append(f"| {name} | {trained if name in present else absent} |")
+    return "\n".join(lines) + "\n\n"
 
 
 def chosen_ways(names: list[str] | None) -> list[str]:
@@ -159,6 +173,7 @@ def _run(data: Path, teacher_file: Path, seed: int, split: str, gallery: str) ->
     import hashlib
 
     import fusion
+    from fusion.train.judge import JUDGE_SHA256, judge_file
     from fusion.weights import REGISTRY, file_sha256
 
     code = hashlib.sha256()
@@ -170,6 +185,7 @@ def _run(data: Path, teacher_file: Path, seed: int, split: str, gallery: str) ->
         "split": split,
         "gallery": gallery,
         "teacher": file_sha256(teacher_file) if teacher_file.exists() else None,
+        "judge": JUDGE_SHA256 if judge_file() is not None else None,
         "models": {spec.name: spec.sha256 for spec in REGISTRY.values()},
         "code": code.hexdigest(),
     }
@@ -200,7 +216,7 @@ def _gallery(
     from fusion.evaluate import Gallery
     from fusion.files import write_file_atomically
 
-    made_of = {key: run[key] for key in ("portraits", "gallery", "split", "teacher")}
+    made_of = {key: run[key] for key in ("portraits", "gallery", "teacher", "judge")}
     made_by = json.dumps({**made_of, "identity": run["models"]["identity"]}, sort_keys=True)
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
@@ -264,9 +280,10 @@ def _portraits(data: Path, split: str | None, limit: int | None = None) -> Itera
 
 
 def _recognisers(teacher_file: Path) -> dict[str, Embed]:
-    """Our own network, and a published one where its file is."""
+    """Our own network, a published one where its file is, and one outside every loss where it is installed."""
     from fusion.evaluate import five_point_embed
     from fusion.identity import embed_face, load_identity
+    from fusion.train.judge import JUDGE, find_judge
     from fusion.train.teacher import load_teacher
 
     ours = load_identity("cpu")
@@ -274,6 +291,8 @@ def _recognisers(teacher_file: Path) -> dict[str, Embed]:
     if teacher_file.exists():
         teacher = load_teacher(teacher_file)
         found["teacher"] = five_point_embed(lambda rgb, points_px: _embed_by(teacher, rgb, points_px))
+    if (judge := find_judge()) is not None:
+        found[JUDGE] = judge.embed
     return found
 
 
