@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from detector.blend import HELD_OUT_FAMILY
 from detector.calibrate import DELIVERED
 from detector.cases import CLEAN, DELIVERIES, Q60_R75, SWEEPS, Case, make_cases
 from detector.delivery import Delivery
 from detector.evaluate import judge_bars
+from detector.held_out import FIRST_HELD_OUT, HeldOut
 from detector.pairs import IDENTITY_PASS, Person
 from detector.plots import draw_sweep
 from detector.samples import Sample, score_cases
@@ -85,7 +85,7 @@ def score_bench(
 def _plan(kind: str) -> Mapping[str, Delivery]:
     if kind.startswith(("real", "own_")):
         return DELIVERIES
-    if kind.startswith("sbi_") and not kind.endswith(HELD_OUT_FAMILY):
+    if kind.startswith("sbi_") and kind.removeprefix("sbi_") not in FIRST_HELD_OUT.families:
         return {CLEAN: DELIVERIES[CLEAN]}
     return _PASS if kind == IDENTITY_PASS else _PAIR
 
@@ -133,10 +133,10 @@ def _own(delivery: str) -> str:
     return {CLEAN: "own_clean", Q60_R75: "own_q60_r75"}.get(delivery, f"own/{delivery}")
 
 
-def bars_markdown(rows: Sequence[Row]) -> str:
-    """Which bars are met, as a Markdown table."""
+def bars_markdown(rows: Sequence[Row], held_out: HeldOut) -> str:
+    """Which bars are met by a network that was kept from `held_out`, as a Markdown table."""
     lines = ["| case | metric | measured | bar | met |", "|---|---|---|---|---|"]
-    for bar, value, met in judge_bars(rows):
+    for bar, value, met in judge_bars(rows, held_out):
         sign = "≥" if bar.floor else "≤"
         shown = "not measured" if value is None else f"{value:.3g}"
         lines.append(

@@ -12,15 +12,18 @@ from typing import Final
 import cv2
 import numpy as np
 
+from detector.held_out import HELD_OUT
 from fusion import mesh
 from fusion.face import FloatArray, UInt8Array
 from fusion.paste import membrane
 
 Rng = np.random.Generator
 
-FAMILIES: Final[tuple[str, ...]] = ("hull", "inner", "parts", "irregular")
-HELD_OUT_FAMILY: Final = "poisson"
-"""Never trained on: its seam is solved for, so that no colour step is left; measured as an unseen family."""
+FAMILIES: Final[tuple[str, ...]] = ("hull", "inner", "parts", "irregular", "poisson")
+"""Learnt from. The seam of `poisson` is solved for, so that no colour step is left."""
+ALL_FAMILIES: Final = (*FAMILIES, *HELD_OUT.families)
+"""With `pyramid`, never learnt from: blended octave by octave (Burt and Adelson 1983), so that no edge is left."""
+_OUTLINES: Final = ("hull", "inner", "parts", "irregular")
 _PARTS: Final[tuple[tuple[int, ...], ...]] = (
     (*mesh.LEFT_BROW, 226, 31, 228, 229, 230, 231, 232, 244),
     (*mesh.RIGHT_BROW, 446, 261, 448, 449, 450, 451, 452, 464),
@@ -54,16 +57,17 @@ def self_blend(
 ) -> tuple[UInt8Array, FloatArray]:
     """A self-blended crop uint8 [S, S, 3] and its mask float32 [S, S], of a crop and its landmarks [478, 2] in px.
 
-    `family` is one of FAMILIES or HELD_OUT_FAMILY. `strength` 1 is as in the paper; 2 is easy to see.
+    `family` is one of ALL_FAMILIES. `strength` 1 is as in the paper; 2 is easy to see.
     """
     width = mesh.face_width(points)
     copy = _change_look(rgb, rng, strength)
     copy, shift = _misplace(copy, rng, width, strength)
-    mask = draw_mask(
-        points + shift / np.float32(2), rgb.shape[0], rng, "hull" if family == HELD_OUT_FAMILY else family
-    )
-    if family == HELD_OUT_FAMILY:
+    outline = family if family in _OUTLINES else "hull"
+    mask = draw_mask(points + shift / np.float32(2), rgb.shape[0], rng, outline)
+    if family == "poisson":
         return _poisson(rgb, copy, mask)
+    if family == "pyramid":
+        return _pyramid(rgb, copy, mask, int(rng.integers(3, 6)))
     share = mask * np.float32(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0]))
     mixed = rgb + share[..., None] * (copy.astype(np.float32) - rgb)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), mask
@@ -165,6 +169,32 @@ def _poisson(rgb: UInt8Array, copy: UInt8Array, mask: FloatArray) -> tuple[UInt8
     inside = mask > 0.5
     inside[[0, -1]] = False
     inside[:, [0, -1]] = False
-    difference = rgb.astype(np.float32) - copy.astype(np.float32)
-    mixed = np.clip(np.rint(copy + membrane(difference, inside)), 0, 255).astype(np.uint8)
-    return np.where(inside[..., None], mixed, rgb), inside.astype(np.float32)
+    if not inside.any():
+        return rgb, inside.astype(np.float32)
+    x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
+    part = np.s_[y - 1 : y + height + 1, x - 1 : x + width + 1]  # the rim is known, nothing beyond it matters
+    difference = rgb[part].astype(np.float32) - copy[part].astype(np.float32)
+    solved = np.clip(np.rint(copy[part] + membrane(difference, inside[part])), 0, 255).astype(np.uint8)
+    mixed = rgb.copy()
+    mixed[part] = np.where(inside[part][..., None], solved, rgb[part])
+    return mixed, inside.astype(np.float32)
+
+
+def _pyramid(
+    rgb: UInt8Array, copy: UInt8Array, mask: FloatArray, levels: int
+) -> tuple[UInt8Array, FloatArray]:
+    """Octave by octave, each with the mask at its own scale (Burt and Adelson 1983, section 3); truth: the widest."""
+    shares, first, second = [mask], [rgb.astype(np.float32)], [copy.astype(np.float32)]
+    for level in range(levels):
+        for stack in (shares, first, second):
+            stack.append(np.asarray(cv2.pyrDown(stack[level]), np.float32))
+    truth, mixed = shares[-1], first[-1] + shares[-1][..., None] * (second[-1] - first[-1])
+    for level in range(levels - 1, -1, -1):
+        size = (shares[level].shape[1], shares[level].shape[0])
+        detail = [stack[level] - cv2.pyrUp(stack[level + 1], dstsize=size) for stack in (first, second)]
+        mixed = (
+            cv2.pyrUp(mixed, dstsize=size) + detail[0] + shares[level][..., None] * (detail[1] - detail[0])
+        )
+        truth = np.maximum(cv2.pyrUp(truth, dstsize=size), shares[level])
+    peak = max(float(truth.max()), 1e-6)
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), np.asarray(truth / peak, np.float32)

@@ -13,8 +13,10 @@ from typing import Final
 import numpy as np
 from scipy.optimize import minimize
 
+from detector.blend import ALL_FAMILIES
 from detector.cases import CLEAN, DELIVERIES, Q60_R75
 from detector.delivery import Delivery
+from detector.held_out import FIRST_HELD_OUT, HeldOut
 from detector.pairs import IDENTITY_PASS
 from detector.samples import Sample, pick
 from detector.score import Calibration
@@ -26,7 +28,6 @@ DELIVERED: Final[Mapping[str, Delivery]] = {
     for name in (CLEAN, Q60_R75, "jpeg_q40", "jpeg_q85", "resize_0.5", "resize_1.5", "crop_10")
 }
 """How the calibration's pictures arrive."""
-FAKES: Final = ("own", "sbi_hull", "sbi_inner", "sbi_parts", "sbi_irregular")
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ class Risk:
     missed: float = 0.05
 
 
-def calibrate(samples: Sequence[Sample], risk: Risk | None = None) -> Calibration:
+def calibrate(
+    samples: Sequence[Sample], risk: Risk | None = None, held_out: HeldOut = FIRST_HELD_OUT
+) -> Calibration:
     """Temperature and offset by likelihood, thresholds by class-conditional conformal prediction, gates by quantiles.
 
-    Reals are untouched faces and identity passes, in every delivery; InputError `calibrate.samples` with too few.
+    Reals are untouched faces and identity passes, in every delivery; altered ones own swaps and every blend family that
+    the network was not kept from. InputError `calibrate.samples` with too few.
     """
     risk = risk or Risk()
-    reals, fakes = pick(samples, ("real", IDENTITY_PASS)), pick(samples, FAKES)
+    learnt = tuple(f"sbi_{name}" for name in ALL_FAMILIES if name not in held_out.families)
+    reals, fakes = pick(samples, ("real", IDENTITY_PASS)), pick(samples, ("own", *learnt))
     if len(reals) < 2 / risk.strong or len(fakes) < 50:
         raise InputError(
             "calibrate.samples",

@@ -12,10 +12,11 @@ from typing import Final
 import cv2
 import numpy as np
 
-from detector.blend import FAMILIES, HELD_OUT_FAMILY, self_blend
+from detector.blend import ALL_FAMILIES, self_blend
+from detector.collage import collage_face
 from detector.delivery import Delivery, deliver
+from detector.held_out import HELD_OUT
 from detector.pairs import (
-    HELD_OUT_SETTINGS,
     IDENTITY_PASS,
     Person,
     Recipe,
@@ -29,8 +30,8 @@ from fusion.swap import Engine
 from fusion.warp import WarpOptions
 from provenance.errors import FaceError
 
-UNSEEN_ENGINE: Final = "paste"
-"""The affine paste with a Poisson seam of `fusion.evaluate`: an engine that the network never learnt from."""
+OTHER_ENGINES: Final[Mapping[str, Engine]] = {"paste": paste_face, "collage": collage_face}
+"""Beside the suite's own: one affine map, with a seam by Poisson's equation, and with a tint and a feathered seam."""
 
 CLEAN: Final = "clean"
 Q60_R75: Final = "q60_r75"
@@ -57,7 +58,7 @@ SWEEPS: Final[Mapping[str, Delivery]] = {
 class Case:
     """One picture uint8 [H, W, 3] and what is true of it.
 
-    kind      `real`, `identity_pass`, `own_<engine>`, `default_<engine>`, `setting_<held out>`, `engine_paste`,
+    kind      `real`, `identity_pass`, `own_<engine>`, `default_<engine>`, `setting_<held out>`, `engine_<other>`,
               `sbi_<family>`
     box_xyxy  the face [4] in its pixels; share  float32 [H, W] of foreign pixels, or None for a real
     person    the identity whose picture it is (target); source whose face it shows, equal for reals and blends
@@ -101,9 +102,9 @@ def _kinds(engines: Mapping[str, Engine]) -> list[str]:
         IDENTITY_PASS,
         *(f"own_{name}" for name in ours),
         *(f"default_{name}" for name in ours),
-        *(f"setting_{name}" for name in HELD_OUT_SETTINGS),
-        f"engine_{UNSEEN_ENGINE}",
-        *(f"sbi_{name}" for name in (*FAMILIES, HELD_OUT_FAMILY)),
+        *(f"setting_{name}" for name in HELD_OUT.settings),
+        *(f"engine_{name}" for name in OTHER_ENGINES),
+        *(f"sbi_{name}" for name in ALL_FAMILIES),
     ]
 
 
@@ -123,7 +124,7 @@ def _make(
     options = (
         WarpOptions() if first == "default" else draw_options(rng, rest if first == "setting" else "seen")
     )
-    engine = paste_face if first == "engine" else engines.get(rest, next(iter(engines.values())))
+    engine = OTHER_ENGINES[rest] if first == "engine" else engines.get(rest, next(iter(engines.values())))
     done = swap_pair(person, source, engine, Recipe(person.name, source.name, kind, rest, options))
     return replace(own, source=source.name, rgb=done.rgb, share=done.share)
 

@@ -19,9 +19,10 @@ import numpy.typing as npt
 from detector.crop import cut, face_window, reduce_square
 from fusion import align, mask, mesh
 from fusion.face import FloatArray, UInt8Array
+from fusion.paste import paste_face
 from fusion.swap import ENGINES, UNTRAINED, Engine
 from fusion.warp import WarpOptions
-from provenance.errors import FaceError
+from provenance.errors import FaceError, UsageError
 
 Rng = np.random.Generator
 Mark = Callable[[UInt8Array], UInt8Array]
@@ -36,6 +37,21 @@ SHARD: Final = 64
 def trained_engines() -> dict[str, Engine]:
     """Every engine of `fusion.swap.ENGINES` whose weights ship, by name."""
     return {name: engine for name, engine in ENGINES.items() if name not in UNTRAINED}
+
+
+def pair_engines(names: Sequence[str] = ()) -> dict[str, Engine]:
+    """Engines that pairs are made by, in turn: every trained one and `paste`; or those of `names`.
+
+    UsageError `pairs.engine` for a name that is none of them; the held-out engines are none.
+    """
+    known = {**trained_engines(), "paste": paste_face}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            "pairs.engine",
+            f"No pairs are made by {unknown[0]!r}.",
+            f"Use one of: {', '.join(sorted(known))}.",
+        )
+    return {name: known[name] for name in names or known}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +88,8 @@ class Altered:
     recipe: Recipe
 
 
-HELD_OUT_SETTINGS: Final[tuple[str, ...]] = ("source_eyes", "soft_seam")
-"""Settings never used in training, so that a table can say what an unseen one costs."""
-
-
 def draw_options(rng: Rng, setting: str = "seen") -> WarpOptions:
-    """Random settings of the engine; `setting` is `seen` or one of HELD_OUT_SETTINGS."""
+    """Random settings of the engine; `setting` is `seen` or one of HELD_OUT.settings."""
     soft = rng.uniform(0.11, 0.16) if setting == "soft_seam" else rng.uniform(0.015, 0.10)
     return WarpOptions(
         shape_blend=float(rng.uniform(0, 1)),
@@ -91,6 +103,8 @@ def draw_options(rng: Rng, setting: str = "seen") -> WarpOptions:
         lips_match=float(rng.uniform(0, 1)),
         iris_match=float(rng.uniform(0, 1)),
         ring=float(rng.uniform(1.08, 1.5)),
+        rim_scale=float(np.exp(rng.uniform(np.log(0.04), np.log(0.2)))),
+        rim=float(rng.uniform(0.1, 0.3)),
     )
 
 
@@ -183,6 +197,8 @@ def write_shards(
 ) -> Iterator[int]:
     """Make `count` pairs into `folder` as shards of SHARD, those already there are left alone; yields pairs done.
 
+    A shard depends on its number, `seed` and the engines only, so the work may stop and go on after any of them. The
+    suite's own engines get two turns for each one of `paste`.
     `mark` is put into each member with chance ½, whatever its label, so that it tells nothing.
 
     A shard is `NNNN.npy` uint8 [64, 320, 320, 7], `NNNN.points.npy` float32 [64, 478, 2] and `NNNN.json`.
@@ -207,7 +223,9 @@ def _write_shard(
     mark: Mark | None = None,
 ) -> None:
     planes, points, made = [], [], []
-    for recipe in draw_recipes(able, sorted(engines), rng, 2 * SHARD):
+    own = sorted(name for name in engines if name != "paste")
+    turns = [*own, *own, *(name for name in engines if name == "paste")]
+    for recipe in draw_recipes(able, turns, rng, 2 * SHARD):
         try:
             altered = make_altered(recipe, people, engines, rng)
         except FaceError:

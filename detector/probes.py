@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from detector import statistics
-from detector.cases import UNSEEN_ENGINE, Case, arrive, make_cases
+from detector.cases import Case, arrive, make_cases
 from detector.crop import crop_face, face_window
 from detector.delivery import draw_delivery
-from detector.pairs import HELD_OUT_SETTINGS, IDENTITY_PASS, Person
+from detector.pairs import IDENTITY_PASS, Person
 from detector.score import Scorer, look
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.swap import Engine
@@ -206,7 +206,11 @@ def setting_gates(cases: Sequence[Case], reals: Sequence[Case], scorer: Scorer) 
     """Settings and an engine that training never showed must be found nearly as well: AUC at least 0.85 each."""
     real = np.array([_raw(scorer, case.rgb, case) for case in reals], np.float64)
     gates = []
-    for kind in (*(f"setting_{name}" for name in HELD_OUT_SETTINGS), f"engine_{UNSEEN_ENGINE}"):
+    unseen = scorer.held_out
+    for kind in (
+        *(f"setting_{name}" for name in unseen.settings),
+        *(f"engine_{name}" for name in unseen.engines),
+    ):
         chosen = [case for case in cases if case.kind == kind]
         fake = np.array([_raw(scorer, case.rgb, case) for case in chosen], np.float64)
         scores, labels = np.r_[real, fake], np.r_[np.zeros(len(real)), np.ones(len(fake))]

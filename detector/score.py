@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from detector.crop import crop_face
+from detector.held_out import FIRST_HELD_OUT, HeldOut, held_out_of
 from detector.model import EvidenceNet
 from detector.weights import DETECTOR, WEIGHTS_FOLDER, load_network, read_note
 from fusion.face import Face, FloatArray, UInt8Array
@@ -104,11 +105,19 @@ class FaceScore:
 class Scorer:
     """A calibrated network on one device; made by `load_scorer`."""
 
-    def __init__(self, net: EvidenceNet, calibration: Calibration, device: str, sha256: str = "") -> None:
+    def __init__(
+        self,
+        net: EvidenceNet,
+        calibration: Calibration,
+        device: str,
+        sha256: str = "",
+        held_out: HeldOut = FIRST_HELD_OUT,
+    ) -> None:
         self.net = net.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.calibration = calibration
         self.device = device
         self.sha256 = sha256
+        self.held_out = held_out
 
     @property
     def models(self) -> dict[str, str]:
@@ -174,8 +183,9 @@ def load_scorer(device: str = "cpu", spec: WeightSpec = DETECTOR, folder: Path =
     """
     if not spec.sha256:
         raise WeightsError("weights.missing", "no weights of the detector have been shipped yet", RETRAIN)
-    calibration = Calibration.from_note(read_note(spec, folder))
-    return Scorer(load_network(spec, folder), calibration, device, spec.sha256)
+    note = read_note(spec, folder)
+    calibration = Calibration.from_note(note)
+    return Scorer(load_network(spec, folder), calibration, device, spec.sha256, held_out_of(note))
 
 
 @torch.inference_mode()

@@ -96,16 +96,16 @@ def has_litserve() -> bool:
     return find_spec("litserve") is not None
 
 
-def read_rows(out: Path) -> list[Row]:
-    """The rows of an earlier part; none where there was none."""
+def read_rows(out: Path, suite: str = "server") -> list[Row]:
+    """The rows of an earlier part of a suite; none where there was none."""
     try:
         found = json.loads((out / "bench.json").read_bytes())
     except FileNotFoundError:
         return []
-    return list(found["rows"]) if found.get("suite") == "server" else []
+    return list(found["rows"]) if found.get("suite") == suite else []
 
 
-def merge(earlier: Sequence[Row], new: Sequence[Row], *, add_kills: bool) -> list[Row]:
+def merge(earlier: Sequence[Row], new: Sequence[Row], *, add_kills: bool = False) -> list[Row]:
     """New rows in place of those of the same cases; kills are added up where that is asked for."""
     if add_kills:
         new = [_added(row, earlier) for row in new]

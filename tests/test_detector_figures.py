@@ -18,12 +18,13 @@ from detector.cases import CLEAN, DELIVERIES, Q60_R75, Case
 from detector.deepfakebench import is_real, read_index
 from detector.evaluate import BARS, judge_bars, report_card
 from detector.foreign import ForeignFrame, foreign_rows
+from detector.held_out import FIRST_HELD_OUT, HELD_OUT, held_out_of
 from detector.plots import draw_sweep
 from detector.probes import box_gate, file_gate, identity_gate, probe
 from detector.samples import Sample, mask_iou, read_samples, write_samples
 from detector.score import Calibration
 from fusion.face import Face, UInt8Array
-from provenance.errors import InputError
+from provenance.errors import InputError, WeightsError
 
 
 def sample(
@@ -153,9 +154,40 @@ def test_consistency_counts_variants_that_leave_their_band() -> None:
 
 
 def test_bars_without_a_measurement_are_not_met() -> None:
-    judged = judge_bars([])
-    assert len(judged) == len(BARS)
+    judged = judge_bars([], HELD_OUT)
+    assert {bar.case for bar, _, _ in judged} >= {bar.case for bar in BARS} | {
+        "leave_collage",
+        "leave_pyramid",
+    }
     assert not any(met for _, _, met in judged)
+
+
+def test_a_row_says_leave_only_of_what_the_network_never_saw() -> None:
+    samples = [
+        made
+        for i in range(8)
+        for made in (
+            sample("real", f"p{i}", 0.1 * i),
+            sample("sbi_poisson", f"p{i}", 0.3 + 0.1 * i, iou=0.5),
+            sample("engine_paste", f"p{i}", 2.0, iou=0.5),
+            sample("engine_collage", f"p{i}", 1.0, iou=0.5),
+        )
+    ]
+    record = Calibration(1.0, 0.0, -1.0, 1.0, 2.0, 3.0)
+    before = {row.case for row in report_card(samples, record)}
+    after = {row.case for row in report_card(samples, record, HELD_OUT)}
+    assert {"leave_poisson", "leave_paste", "leave_collage"} <= before
+    assert {"sbi_poisson", "engine_paste", "leave_collage"} <= after
+    assert not {"leave_poisson", "leave_paste"} & after
+
+
+def test_a_header_says_what_was_held_out() -> None:
+    assert held_out_of({"config": {}}) == FIRST_HELD_OUT
+    assert held_out_of({"held_out": json.loads(json.dumps(HELD_OUT.as_dict()))}) == HELD_OUT
+    for wrong in ({"engines": ["paste"]}, ["paste"], {**HELD_OUT.as_dict(), "more": []}):
+        with pytest.raises(WeightsError) as caught:
+            held_out_of({"held_out": wrong})
+        assert caught.value.code == "weights.mismatch"
 
 
 def test_samples_are_kept_line_by_line(tmp_path: Path) -> None:

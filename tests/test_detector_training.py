@@ -14,15 +14,16 @@ import torch
 from detector import pairs
 from detector.batches import BatchMaker
 from detector.bench import draw_people
-from detector.blend import FAMILIES, HELD_OUT_FAMILY, draw_mask, self_blend
+from detector.blend import ALL_FAMILIES, FAMILIES, draw_mask, self_blend
 from detector.cases import DELIVERIES, arrive, make_cases
 from detector.crop import cut, face_window, reduce_square
 from detector.delivery import Delivery, deliver, draw_delivery
+from detector.held_out import HELD_OUT, held_out_of
 from detector.losses import LossWeights, boundary, detector_loss, dice_loss
 from detector.model import SIZES, Evidence, EvidenceNet, NetConfig, block_dct_filters, srm_filters
 from detector.pairs import IDENTITY_PASS, Person, StoredPairs
-from detector.train import DetectorRecipe, Learner
-from detector.weights import load_pretrained
+from detector.train import DetectorRecipe, Learner, _keep_best
+from detector.weights import DETECTOR, load_pretrained, read_note
 from fusion.weights import file_sha256
 from provenance.errors import UsageError, WeightsError
 
@@ -106,7 +107,7 @@ def test_held_out_settings_are_never_drawn_in_training() -> None:
     assert pairs.draw_options(rng, "soft_seam").feather > 0.10
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, HELD_OUT_FAMILY])
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_blends_alter_where_their_mask_says(people: list[Person], family: str) -> None:
     person = people[0]
     points = person.landmarks_px.astype(np.float32)
@@ -209,6 +210,75 @@ def test_a_step_learns_and_a_checkpoint_goes_on(stored: StoredPairs, tmp_path: P
     other.load(tmp_path / "checkpoint.pt")
     assert (other.step, other.seen) == (2, 8)
     torch.testing.assert_close(other.net.mask.weight, learner.net.mask.weight)
+
+
+def test_a_new_run_begins_with_an_earlier_network_and_keeps_its_best(
+    stored: StoredPairs, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    recipe = DetectorRecipe(pairs_per_batch=2, held_out_pairs=4)
+    learner = Learner(recipe, "cpu")
+    learner.learn(BatchMaker(stored), np.random.default_rng(0), 0.0)
+    learner.save(tmp_path / "checkpoint.pt")
+    later = Learner(recipe, "cpu")
+    later.begin_with(tmp_path / "checkpoint.pt")
+    assert (later.step, later.seen, later.spent_s) == (0, 4, 0.0)
+    assert later.recipe.mask_first == 0.0
+    assert later.recipe.learning_rate == recipe.learning_rate / 2
+    averaged = learner.average.module.mask.weight
+    torch.testing.assert_close(
+        later.net.mask.weight, averaged, atol=2e-3, rtol=1e-3
+    )  # kept in half precision
+    path = tmp_path / "detector.safetensors"
+    figures = _keep_best(later, stored, path, seed=0)
+    assert later.best == pytest.approx(np.mean(list(figures.values())))
+    note = read_note(replace(DETECTOR, file=path.name, sha256=file_sha256(path)), tmp_path)
+    assert held_out_of(note) == HELD_OUT
+    written, later.best = path.read_bytes(), 2.0
+    _keep_best(later, stored, path, seed=0)
+    assert path.read_bytes() == written
+    later.save(tmp_path / "checkpoint.pt")
+    again = Learner(recipe, "cpu")
+    again.load(tmp_path / "checkpoint.pt")
+    assert (again.best, again.recipe) == (2.0, later.recipe)
+
+
+def test_pairs_are_made_by_paste_too_and_by_nothing_held_out() -> None:
+    assert {"warp", "paste"} <= set(pairs.pair_engines())
+    assert not set(pairs.pair_engines()) & set(HELD_OUT.engines)
+    assert not set(FAMILIES) & set(HELD_OUT.families)
+    assert list(pairs.pair_engines(["paste"])) == ["paste"]
+    with pytest.raises(UsageError) as caught:
+        pairs.pair_engines(["collage"])
+    assert caught.value.code == "pairs.engine"
+
+
+def test_making_pairs_stops_after_its_time_and_goes_on(tmp_path: Path, people: list[Person]) -> None:
+    named, engines = {p.name: p for p in people}, pairs.pair_engines(["paste"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "SHARD", 2)
+        first = pairs.write_shards(named, engines, tmp_path, 4, seed=0)
+        assert next(first) == 2
+        kept = (tmp_path / "0000.npy").read_bytes()
+        assert list(pairs.write_shards(named, engines, tmp_path, 4, seed=9)) == [2, 4]
+    assert (tmp_path / "0000.npy").read_bytes() == kept
+    stored = StoredPairs.open(tmp_path)
+    assert len(stored) == 4
+    assert {str(recipe["engine"]) for shard in stored.recipes for recipe in shard} <= {"paste", IDENTITY_PASS}
+
+
+def test_a_collage_keeps_to_the_outline(people: list[Person]) -> None:
+    case = next(
+        case
+        for case in make_cases(people, {"warp": pairs.ENGINES["warp"]}, 0, ("engine",))
+        if case.kind == "engine_collage"
+    )
+    target = next(person for person in people if person.name == case.person)
+    change = np.abs(case.rgb.astype(int) - target.rgb).sum(2)
+    assert case.share is not None
+    assert change[case.share == 0].max() == 0
+    assert change[case.share > 0.9].mean() > 20
 
 
 def test_sizes_are_named() -> None:

@@ -1,4 +1,4 @@
-"""`detector probes`, `detector calibrate` and `bench detector`: the detector measured; nothing here judges a file."""
+"""`detector pairs`, `probes`, `calibrate` and `bench detector`: the detector measured; nothing here judges a file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server.bench_tables import as_markdown, write_suite
-from server.console import Json, emit, report_errors, table
+from provenance.errors import UsageError
+from server.bench_tables import as_markdown, store_suite, write_suite
+from server.console import Json, complain, emit, report_errors, say, table
 
 if TYPE_CHECKING:
     from detector.pairs import Person
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     )
     group.command("probes")(probes)
     group.command("calibrate")(calibrate)
+    group.command("pairs")(pairs)
     app.add_typer(group, name="detector")
 
 
@@ -74,23 +76,52 @@ def calibrate(
     from detector.bench import calibration_samples
     from detector.calibrate import calibrate as learn
     from detector.cases import make_cases
+    from detector.held_out import held_out_of
     from detector.pairs import trained_engines
     from detector.score import Calibration, Scorer
-    from detector.weights import DETECTOR, load_network, write_calibrated
+    from detector.weights import DETECTOR, load_network, read_note, write_calibrated
     from fusion.weights import file_sha256
 
     spec = replace(DETECTOR, file=weights.name, sha256=file_sha256(weights))
     net = load_network(spec, weights.parent)
-    scorer = Scorer(net, Calibration(1.0, 0.0, 0.0, 0.0, 0.0, 0.0), device)
+    unseen = held_out_of(read_note(spec, weights.parent))
+    scorer = Scorer(net, Calibration(1.0, 0.0, 0.0, 0.0, 0.0, 0.0), device, held_out=unseen)
     shown = _people(data, "val", people, seed)
     cases = make_cases(shown, trained_engines(), seed, ("real", "identity", "own", "sbi"))
-    record = learn(list(calibration_samples(cases, scorer)))
+    record = learn(list(calibration_samples(cases, scorer)), held_out=unseen)
     sha256 = write_calibrated(spec, weights.parent, out, asdict(record))
     payload = {"weights": str(out), "sha256": sha256, "people": len(shown), "calibration": asdict(record)}
     if json_output:
         emit(payload)
     else:
         table(("what", "value"), [*asdict(record).items(), ("people", len(shown)), ("sha256", sha256)])
+
+
+@report_errors
+def pairs(
+    data: Annotated[Path, typer.Option(help="Labelled portraits.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of shards; those there are kept.")],
+    count: Annotated[int, typer.Option(min=64, help="Pairs in all, in shards of 64.")] = 10240,
+    split: Annotated[str, typer.Option(help="Whose portraits: train or val.")] = "train",
+    seed: Annotated[
+        int, typer.Option(help="Seed of people and settings; of one folder always the same.")
+    ] = 1,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Made by these; default: every trained one and `paste`.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Begin no shard after so many.")] = 1e6,
+    json_output: Json = False,
+) -> None:
+    """Make training pairs of the detector, shard by shard; run again, it goes on where it stopped."""
+    from detector.train import make_pairs
+
+    done = make_pairs(
+        data, out, split, count, seed, complain, fresh_mark(), engines=engine or (), minutes=minutes
+    )
+    if json_output:
+        emit({"folder": str(out), "pairs": done})
+    else:
+        say(f"{out}: {done} of {count} pairs.")
 
 
 @report_errors
@@ -102,6 +133,15 @@ def bench_detector(
     foreign: Annotated[
         Path | None, typer.Option(help="Index of a foreign set in DeepfakeBench's JSON layout.")
     ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="own, leave, clips, drawn, photos; default: own. Others keep their rows."),
+    ] = None,
+    people: Annotated[int, typer.Option(min=10, help="How many people at most.")] = FULL_PEOPLE,
+    split: Annotated[str, typer.Option(help="Whose portraits: test, or val to try things out.")] = "test",
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of untouched photographs, for `photos`.")
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the foreign set's frames.")] = None,
     compression: Annotated[str | None, typer.Option(help="Its compression level, where it has some.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of pairs and settings.")] = 7,
@@ -109,52 +149,40 @@ def bench_detector(
     device: Device = "cpu",
     json_output: Json = False,
 ) -> None:
-    """Measure the detector: foreign sets or own swaps, false alarms, calibration, masks, groups, leaks, sweeps."""
+    """Measure the detector: foreign sets, or own swaps, false alarms, calibration, leaks, clips, photographs."""
+    from detector.bench import draw_people, read_groups
     from detector.score import load_scorer
     from fusion.files import make_folder
+    from server import bench_detector as bench_detector_cases
+    from server.bench_cases import merge, read_rows
 
+    if unknown := [each for each in case or () if each not in bench_detector_cases.CASES]:
+        known = ", ".join(bench_detector_cases.CASES)
+        raise UsageError("bench.case", f"{unknown[0]} is no case of this bench.", f"Use: {known}.")
+    if "photos" in (case or ()) and photos is None:
+        raise UsageError("bench.photos", "No folder of photographs is named.", "Name one with --photos.")
     scorer = load_scorer(device)
     make_folder(out)
     if foreign is not None:
         rows, extra = _foreign(foreign, root or foreign.parent, compression, scorer, out), ""
     else:
-        rows, extra = _own(data, quick, seed, scorer, out, device)
+        count = QUICK_PEOPLE if quick else people
+        plan = bench_detector_cases.Plan(
+            people=_people(data, split, count, seed),
+            drawn=lambda: draw_people(count, seed),
+            groups=read_groups(data) if data else None,
+            photos=photos,
+            scorer=scorer,
+            seed=seed,
+            out=out,
+            witnesses=lambda: load_witnesses(device),
+        )
+        rows, extra = read_rows(out, "detector") if case else [], ""
+        for name in case or ["own"]:
+            found, told = bench_detector_cases.CASES[name](plan)
+            rows, extra = merge(rows, found), extra + told
+            store_suite("detector", rows, as_markdown(rows) + extra, out, device)
     write_suite("detector", rows, as_markdown(rows) + extra, out, json_output, device)
-
-
-def _own(
-    data: Path | None, quick: bool, seed: int, scorer: Scorer, out: Path, device: str
-) -> tuple[list[dict[str, Any]], str]:
-    from detector.bench import bars_markdown, bench_samples, draw_sweeps, read_groups
-    from detector.evaluate import report_card
-    from detector.pairs import trained_engines
-    from detector.probes import run_gates
-    from detector.samples import write_samples
-    from fusion.files import write_file_atomically
-
-    shown = _people(data, "test", QUICK_PEOPLE if quick else FULL_PEOPLE, seed)
-    groups = read_groups(data) if data else None
-    samples = list(bench_samples(shown, trained_engines(), scorer, groups, seed))
-    write_samples(out / "samples.jsonl", samples)
-    rows = report_card(samples, scorer.calibration)
-    for name, svg in draw_sweeps(rows).items():
-        write_file_atomically(out / name, svg.encode())
-    gates = run_gates(
-        shown[: QUICK_PEOPLE if quick else 60], trained_engines(), scorer, load_witnesses(device), seed
-    )
-    told = [
-        {
-            "case": f"gate_{g.leak}",
-            "metric": g.figure,
-            "value": g.value,
-            "unit": "share",
-            "n": g.n,
-            "ci95": g.ci95,
-        }
-        for g in gates
-    ]
-    failed = ", ".join(f"{g.leak} ({g.figure})" for g in gates if not g.held) or "none"
-    return [asdict(row) for row in rows] + told, f"\n{bars_markdown(rows)}\nLeak gates that fail: {failed}.\n"
 
 
 def _foreign(

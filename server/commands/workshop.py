@@ -47,6 +47,10 @@ def train(
     pairs: Annotated[int, typer.Option(min=0, help="generator: training pairs made first, once.")] = 4096,
     device: Annotated[str, typer.Option(help="generator, detector and mark: cpu, or cuda:N.")] = "cpu",
     size: Annotated[str, typer.Option(help="detector: narrow, resnet18d, convnext.")] = "narrow",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="detector: checkpoint of an earlier run to begin with, its schedule anew."),
+    ] = None,
     pretrained: Annotated[
         Path | None, typer.Option(help="detector: your own backbone weights, for convnext.")
     ] = None,
@@ -102,6 +106,7 @@ def train(
             threads=threads,
             device=device,
             resume=resume,
+            start=start,
             recipe=DetectorRecipe.of_size(size, device),
             pretrained=None if pretrained is None else (pretrained, pretrained_sha256),
             mark=fresh_mark(),
