@@ -133,7 +133,7 @@ def _ranked(
     alarm = (logit >= calibration.strong).astype(float)
     for metric, part in ((f"tpr_shipped_{what}", label > 0.5), (f"fpr_shipped_{what}", label < 0.5)):
         if part.any():
-            yield _row(case, metric, alarm[part], [chosen[i] for i in np.flatnonzero(part)])
+            yield _row(case, metric, alarm[part], [chosen[int(i)] for i in np.flatnonzero(part)])
 
 
 def _row(case: str, metric: str, values: statistics.Array, chosen: Sequence[Sample]) -> Row:
