@@ -2,14 +2,16 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 from typer.testing import CliRunner
 
-from fusion.evaluate import Bench, Gallery, Pair, Portrait
+from fusion.evaluate import Bench, Gallery, Pair, Portrait, Sample
 from fusion.media import Format, encode_picture
 from fusion.train.judge import judge_file
 from fusion.warp import WarpResult
@@ -69,13 +71,16 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         inside = np.ones((320, 320), np.float32)
         return WarpResult(target_rgb, inside, (0, 0, 320, 320), inside > 0)
 
+    def stream(tasks: list[tuple[str, Pair]]) -> Iterator[tuple[str, Pair, Sample]]:
+        return ((way, pair, bench.measure_pair(engine, pair, gallery)) for way, pair in tasks)
+
     pairs = [Pair("a", "b"), Pair("b", "c"), Pair("c", "a")]
     path = tmp_path / "pairs.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        list(measured(bench, {"mine": engine}, pairs, gallery, Journal(path, RUN), {}))
+        list(measured(bench, ["mine"], pairs, Journal(path, RUN), {}, stream))
     assert len(path.read_text().splitlines()) == 3
     done.clear()
-    (rows,) = measured(bench, {"mine": engine}, pairs, gallery, Journal(path, RUN), {})
+    (rows,) = measured(bench, ["mine"], pairs, Journal(path, RUN), {}, stream)
     assert len(done) == 1
     assert {row["n"] for row in rows if row["case"] == "mine"} <= {1, 2, 3}
     assert next(row for row in rows if row["metric"] == "hf_corr" and row["case"] == "mine")["n"] == 3
@@ -95,6 +100,15 @@ def labelled_set(folder: Path, count: int) -> Path:
     names = np.array([f"p{k}.png" for k in range(count)])
     np.savez(folder / "portraits_landmarks478.npz", name=names, points=np.stack(points))
     return folder
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[tuple[str, str, int, Any]]:
+    """What two runs must agree on: no time, no memory; a network's sums may differ in their last digits."""
+    return [
+        (row["case"], row["metric"], row["n"], pytest.approx(row["value"], abs=2e-3))
+        for row in rows
+        if not row["metric"].startswith(("ms_", "peak"))
+    ]
 
 
 def test_the_command_writes_tables_and_reads_its_gallery_again(tmp_path: Path) -> None:
@@ -128,5 +142,10 @@ def test_the_command_writes_tables_and_reads_its_gallery_again(tmp_path: Path) -
     dlib = "none" if judge_file() is not None else "not here: `pip install facsimile[judge]`"
     assert f"| dlib | {dlib} |" in (out / "bench.md").read_text()
     assert {"default", "group_x", "pose_0_10", "process"} <= {row["case"] for row in payload["rows"]}
+    crowd = CliRunner().invoke(
+        build_app(), [*command[:-1], str(tmp_path / "by two"), "--json", "--jobs", "2"]
+    )
+    assert crowd.exit_code == 0, crowd.output
+    assert untimed(json.loads(crowd.stdout)["rows"]) == untimed(payload["rows"])
     refused = CliRunner().invoke(build_app(), [*command, "--seed", "5"])
     assert "bench.other_run" in refused.output

@@ -107,8 +107,8 @@ class JudgeNet(nn.Module):
 class Judge:
     """The network as a recogniser of our own form: unit vectors [128] of faces, compared by their cosine.
 
-    Two strangers have 0.89. Among 2 740 portraits, spoilt pictures of val find their own first as often by the cosine as
-    by dlib's Euclidean distance or by the cosine of centred vectors: 95.5 % each (n 179).
+    Two strangers have 0.89. Among 2 740 portraits, spoilt pictures of val find their own first as often by the
+    cosine as by dlib's Euclidean distance or by the cosine of centred vectors: 95.5 % each (n 179).
     """
 
     def __init__(self, net: JudgeNet) -> None:
