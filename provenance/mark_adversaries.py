@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from provenance import codec, watermark
+from provenance import codec
 from provenance.hashes import PERCEPTUAL_OTHER, hamming_distance, perceptual_hash
-from provenance.mark_bench import Row, crop, row_of
+from provenance.mark_attacks import crop
+from provenance.mark_bench import Found, Scheme, psnr_db, reading_figures
 from provenance.mark_pattern import FloatArray
 from provenance.mark_signal import UInt8Array, luma_of
 
@@ -50,32 +51,25 @@ def copied(marked: UInt8Array, other: UInt8Array) -> UInt8Array:
     return np.asarray(np.clip(np.rint(smooth + change[..., None]), 0, 255), np.uint8)
 
 
-def measure_adversaries(
-    pictures: Sequence[UInt8Array], key: bytes, *, victims: int = 20, seed: int = 0
-) -> list[Row]:
-    """Cases adversary_average, adversary_average_crop and adversary_copy over uint8 [H, W, 3] pictures.
+def measure_copies(
+    scheme: Scheme, rgb: UInt8Array, other: UInt8Array, common: FloatArray, seed: Sequence[int]
+) -> Found:
+    """Cases adversary_average, adversary_average_crop and adversary_copy of one uint8 [H, W, 3] picture.
 
-    All but the last `victims` pictures are the outputs that the attacker collected. For adversary_copy `id_recovered`
-    is the attack's success, and `transplant_told` the share that the perceptual hash gives away.
+    common: what the attacker made of the outputs that he collected (`common_residual`). For adversary_copy `present`
+    is the attack's success on the other picture, and `transplant_told` says that the perceptual hash gives it away.
     """
-    rng = np.random.default_rng(seed)
-    ids = [rng.bytes(codec.ID_BYTES) for _ in pictures]
-    marked = [watermark.embed(rgb, each, key) for rgb, each in zip(pictures, ids, strict=True)]
-    common = common_residual(marked[:-victims])
-    found: dict[tuple[str, str], list[float]] = {}
-
-    def note(case: str, metric: str, value: float) -> None:
-        found.setdefault((case, metric), []).append(value)
-
-    for number in range(len(pictures) - victims, len(pictures)):
-        cleaned, wanted = without(marked[number], common), ids[number].hex()
-        seen = {"adversary_average": cleaned, "adversary_average_crop": crop(0.1)(cleaned, rng)}
-        for case, rgb in seen.items():
-            note(case, "id_recovered", float(watermark.extract(rgb, key).asset_id == wanted))
-        other = pictures[(number + 1) % len(pictures)]
-        forged = copied(marked[number], other)
-        reading = watermark.extract(forged, key)
-        distance = hamming_distance(perceptual_hash(marked[number]), perceptual_hash(forged))
-        note("adversary_copy", "id_recovered", float(reading.asset_id == wanted))
-        note("adversary_copy", "transplant_told", float(distance >= PERCEPTUAL_OTHER))
-    return [row_of(case, metric, values) for (case, metric), values in found.items()]
+    rng = np.random.default_rng(list(seed))
+    asset_id = rng.bytes(codec.ID_BYTES)
+    marked = scheme.embed(rgb, asset_id)
+    cleaned, forged = without(marked, common), copied(marked, other)
+    distance = hamming_distance(perceptual_hash(marked), perceptual_hash(forged))
+    seen = {
+        "adversary_average": cleaned,
+        "adversary_average_crop": crop(0.1)(cleaned, rng),
+        "adversary_copy": forged,
+    }
+    found = {case: reading_figures(scheme.extract(each), asset_id, scheme.key) for case, each in seen.items()}
+    found["adversary_average"]["psnr_db"] = psnr_db(marked, cleaned)
+    found["adversary_copy"]["transplant_told"] = float(distance >= PERCEPTUAL_OTHER)
+    return found

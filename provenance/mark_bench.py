@@ -1,15 +1,16 @@
-"""Measures the mark: what it costs and what it survives, attack by attack; knows no file and no ledger.
+"""Measures a mark picture by picture: what it costs and what it survives; knows no file and no ledger.
 
-Case names are the command line's (`facsimile bench mark`). An attack is a pure function of a picture and a
-random generator; rows carry their number of pictures and a 95 % interval.
+A measurement is `Found`: case -> metric -> value of one picture. It depends on the picture, the key and a seed alone,
+so a long run can be cut off and go on (`facsimile bench mark` keeps them). Rows carry their n and a 95 % interval.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,9 +18,37 @@ import numpy.typing as npt
 
 from provenance import codec, watermark
 from provenance.errors import VerificationError
+from provenance.mark_attacks import ATTACKS, Attack, sized
 from provenance.mark_signal import UInt8Array, luma_of
+from provenance.watermark import MarkReading
 
-Attack = Callable[[UInt8Array, np.random.Generator], UInt8Array]
+Found = dict[str, dict[str, float]]
+LARGE = (1920, 1080)
+
+
+class Scheme(Protocol):
+    """A mark of 128 coded bits under one key."""
+
+    key: bytes
+
+    def embed(self, rgb: UInt8Array, asset_id: bytes) -> UInt8Array:
+        """A copy with the id; VerificationError where the picture does not hold it."""
+
+    def extract(self, rgb: UInt8Array) -> MarkReading:
+        """What the picture says, the full search included."""
+
+
+@dataclass(frozen=True)
+class SpreadSpectrum:
+    """The mark that ships."""
+
+    key: bytes
+
+    def embed(self, rgb: UInt8Array, asset_id: bytes) -> UInt8Array:
+        return watermark.embed(rgb, asset_id, self.key)
+
+    def extract(self, rgb: UInt8Array) -> MarkReading:
+        return watermark.extract(rgb, self.key)
 
 
 @dataclass(frozen=True)
@@ -32,107 +61,6 @@ class Row:
     unit: str
     n: int
     ci95: tuple[float, float] | None
-
-
-# ---------------------------------------------------------------- attacks
-
-
-def _coded(rgb: UInt8Array, extension: str, flag: int, quality: int) -> UInt8Array:
-    data = cv2.imencode(extension, rgb[..., ::-1], [flag, quality])[1]
-    bgr = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-    return np.ascontiguousarray(bgr[..., ::-1])
-
-
-def jpeg(quality: int) -> Attack:
-    """JPEG 4:2:0 at a quality."""
-    return lambda rgb, rng: _coded(rgb, ".jpg", cv2.IMWRITE_JPEG_QUALITY, quality)
-
-
-def webp(quality: int) -> Attack:
-    """Lossy WebP at a quality."""
-    return lambda rgb, rng: _coded(rgb, ".webp", cv2.IMWRITE_WEBP_QUALITY, quality)
-
-
-def _sized(rgb: UInt8Array, width: int, height: int) -> UInt8Array:
-    mode = cv2.INTER_AREA if width < rgb.shape[1] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(rgb, (width, height), interpolation=mode), np.uint8)
-
-
-def scaled(factor: float) -> Attack:
-    """Resize both sides by a factor and leave it so."""
-    return lambda rgb, rng: _sized(rgb, round(rgb.shape[1] * factor), round(rgb.shape[0] * factor))
-
-
-def crop(removed: float, back: bool = False) -> Attack:
-    """Cut a share off each side's length at a random place; `back`: resize to the old size."""
-
-    def attack(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-        height, width = rgb.shape[:2]
-        kept_h, kept_w = round(height * (1 - removed)), round(width * (1 - removed))
-        top, left = int(rng.integers(0, height - kept_h + 1)), int(rng.integers(0, width - kept_w + 1))
-        cut = np.ascontiguousarray(rgb[top : top + kept_h, left : left + kept_w])
-        return _sized(cut, width, height) if back else cut
-
-    return attack
-
-
-def linear(gain: float, offset: float = 0.0) -> Attack:
-    """Every value times gain plus offset, saturated."""
-    return lambda rgb, rng: np.clip(np.rint(rgb * gain + offset), 0, 255).astype(np.uint8)
-
-
-def rotate(degrees: float) -> Attack:
-    """Turn about the centre by a random sign of an angle, same size, border mirrored."""
-
-    def attack(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-        height, width = rgb.shape[:2]
-        angle = degrees if rng.random() < 0.5 else -degrees
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
-        turned = cv2.warpAffine(
-            rgb, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
-        )
-        return np.asarray(turned, np.uint8)
-
-    return attack
-
-
-def chain(*attacks: Attack) -> Attack:
-    """One attack after another."""
-
-    def attack(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-        for step in attacks:
-            rgb = step(rgb, rng)
-        return rgb
-
-    return attack
-
-
-def denoised(rgb: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """An adversary that smooths what it can without blurring edges: bilateral, median, then JPEG q70."""
-    smooth = cv2.medianBlur(cv2.bilateralFilter(rgb, 7, 25, 3), 3)
-    return jpeg(70)(np.asarray(smooth, np.uint8), rng)
-
-
-ATTACKS: Mapping[str, Attack] = {
-    "clean": lambda rgb, rng: rgb,
-    "jpeg_q75": jpeg(75),
-    "jpeg_q50": jpeg(50),
-    "jpeg_q30": jpeg(30),
-    "webp_q60": webp(60),
-    "resize_0.5": scaled(0.5),
-    "screenshot": chain(scaled(0.75), crop(0.02), jpeg(80)),
-    "social": chain(scaled(0.6), jpeg(70)),
-    "brightness_up": linear(1.2),
-    "brightness_down": linear(0.8),
-    "contrast_up": linear(1.2, -25.6),
-    "blur_2": lambda rgb, rng: np.asarray(cv2.GaussianBlur(rgb, (0, 0), 2), np.uint8),
-    "mirror": lambda rgb, rng: np.ascontiguousarray(rgb[:, ::-1]),
-    "crop_10": crop(0.10),
-    "crop_10_back": crop(0.10, back=True),
-    "crop_50": crop(1 - math.sqrt(0.5)),  # half of the area
-    "rotate_5": rotate(5),
-    "adversary_denoise": denoised,
-}
 
 
 # ---------------------------------------------------------------- figures
@@ -170,24 +98,50 @@ def _interval(values: Sequence[float], share: bool) -> tuple[float, float]:
 
 
 def row_of(case: str, metric: str, values: Sequence[float]) -> Row:
-    """One figure from its single values: a mean with its interval, a median for times, the largest p_false."""
-    unit = {"psnr_db": "dB", "embed_ms": "ms", "extract_ms": "ms"}.get(metric, "1")
+    """One figure from its single values: a mean with its interval, a median of times, an extreme."""
+    unit = "dB" if metric.endswith("_db") else "ms" if metric.endswith("_ms") else "1"
     if metric.endswith("_ms"):
         return Row(case, metric, float(np.median(values)), unit, len(values), None)
-    if metric == "p_false":
-        return Row(case, metric, float(np.max(values)), unit, len(values), None)
-    share = metric in {"id_recovered", "present", "id_wrong", "transplant_told"}
+    if metric in _EXTREMES:
+        return Row(case, metric, float(_EXTREMES[metric](values)), unit, len(values), None)
+    share = metric in {"embedded", "id_recovered", "present", "id_wrong", "transplant_told"}
     return Row(case, metric, float(np.mean(values)), unit, len(values), _interval(values, share))
 
 
-def _timed_ms(start: float) -> float:
-    return (time.perf_counter() - start) * 1e3
+_EXTREMES = {"p_false": np.max, "least_psnr_db": np.min, "least_ssim": np.min, "least_p": np.min}
 
 
-def _reading_figures(rgb: UInt8Array, asset_id: bytes, key: bytes) -> dict[str, float]:
-    start = time.perf_counter()
-    reading = watermark.extract(rgb, key)
-    spent = _timed_ms(start)
+def rows_of(found: Iterable[Found]) -> list[Row]:
+    """The table of many measurements, in the order in which cases and metrics first appear."""
+    values = dict[tuple[str, str], list[float]]()
+    for each in found:
+        for case, figures in each.items():
+            for metric, value in figures.items():
+                values.setdefault((case, metric), []).append(value)
+    cases = list(dict.fromkeys(case for case, _ in values))
+    return [
+        row_of(case, metric, values[case, metric])
+        for case, metric in sorted(values, key=lambda k: cases.index(k[0]))
+    ]
+
+
+# ---------------------------------------------------------------- one picture
+
+
+class _Clock:
+    """Wall and CPU time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def spent(self, name: str) -> dict[str, float]:
+        """NAME_ms and NAME_cpu_ms: on a busy machine only the second says something."""
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        return {f"{name}_ms": 1e3 * wall, f"{name}_cpu_ms": 1e3 * cpu}
+
+
+def reading_figures(reading: MarkReading, asset_id: bytes, key: bytes) -> dict[str, float]:
+    """What a reading of a picture that carries `asset_id` is worth."""
     right = (reading.soft > 0) == (codec.encode(asset_id, key) == 1)
     return {
         "bit_accuracy": float(right.mean()),
@@ -195,46 +149,62 @@ def _reading_figures(rgb: UInt8Array, asset_id: bytes, key: bytes) -> dict[str, 
         "id_wrong": float(reading.asset_id not in (None, asset_id.hex())),
         "present": float(reading.present),
         "p_false": reading.p_false,
-        "extract_ms": spent,
     }
 
 
-def _figures_of(
-    rgb: UInt8Array, key: bytes, rng: np.random.Generator, cases: Sequence[str]
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """(case, figures) of one picture marked once and attacked in every way."""
-    asset_id, start = rng.bytes(codec.ID_BYTES), time.perf_counter()
+def measure_picture(
+    scheme: Scheme, rgb: UInt8Array, seed: Sequence[int], attacks: Mapping[str, Attack] = ATTACKS
+) -> Found:
+    """One uint8 [H, W, 3] RGB picture marked once and attacked in every way; each attack draws from its own seed."""
+    asset_id, clock = np.random.default_rng([*seed, 0]).bytes(codec.ID_BYTES), _Clock()
     try:
-        marked = watermark.embed(rgb, asset_id, key)
+        marked = scheme.embed(rgb, asset_id)
     except VerificationError:
-        yield "clean", {"embedded": 0.0}
-        return
-    spent = _timed_ms(start)
-    yield (
-        "clean",
-        {"embedded": 1.0, "embed_ms": spent, "psnr_db": psnr_db(rgb, marked), "ssim": ssim(rgb, marked)},
-    )
-    for case in cases:
-        yield case, _reading_figures(ATTACKS[case](marked, rng), asset_id, key)
+        return {"quality": {"embedded": 0.0}}
+    psnr, similar = psnr_db(rgb, marked), ssim(rgb, marked)
+    quality = {"embedded": 1.0, **clock.spent("embed"), "psnr_db": psnr, "least_psnr_db": psnr}
+    found: Found = {"quality": quality | {"ssim": similar, "least_ssim": similar}}
+    for number, (case, attack) in enumerate(attacks.items(), 1):
+        seen, clock = attack(marked, np.random.default_rng([*seed, number])), _Clock()
+        reading = scheme.extract(seen)
+        found[case] = reading_figures(reading, asset_id, scheme.key) | clock.spent("extract")
+    return found
 
 
-def measure(
-    pictures: Iterable[UInt8Array], key: bytes, seed: int = 0, cases: Sequence[str] = tuple(ATTACKS)
-) -> list[Row]:
-    """The table over uint8 [H, W, 3] RGB pictures: quality and time on `clean`, reading on every case."""
-    rng, found = np.random.default_rng(seed), dict[tuple[str, str], list[float]]()
-    for rgb in pictures:
-        for case, figures in _figures_of(rgb, key, rng, cases):
-            for metric, value in figures.items():
-                found.setdefault((case, metric), []).append(value)
-    return [row_of(case, metric, values) for (case, metric), values in found.items()]
+def measure_1080p(scheme: Scheme, rgb: UInt8Array, seed: Sequence[int]) -> Found:
+    """Case `1080p`: a picture brought to 1920 x 1080, marked, read, searched after a crop, and searched unmarked."""
+    large = sized(_wide(rgb), *LARGE)
+    found = measure_picture(scheme, large, seed, {each: ATTACKS[each] for each in ("clean", "crop_10")})
+    clock = _Clock()
+    scheme.extract(large)
+    found["unmarked"] = clock.spent("extract")
+    return {f"1080p_{case}": figures for case, figures in found.items()}
 
 
-def measure_1080p(pictures: Iterable[UInt8Array], key: bytes, seed: int = 0) -> list[Row]:
-    """The case `1080p`: pictures brought to 1920 x 1080, marked and read back."""
-    large = (_sized(_wide(rgb), 1920, 1080) for rgb in pictures)
-    rows = measure(large, key, seed, ("clean",))
-    return [Row("1080p", r.metric, r.value, r.unit, r.n, r.ci95) for r in rows]
+def measure_unmarked(
+    pictures: Sequence[UInt8Array],
+    count: int,
+    seed: Sequence[int],
+    search: watermark.Search = "fast",
+    side: tuple[int, int] = (160, 420),
+) -> list[Found]:
+    """Case `unmarked` or `unmarked_full`: `count` random crops of unmarked pictures, each read under a key of its own.
+
+    present: reads as marked. least_p: the smallest p_false, for a true bound seldom far below 1/count.
+    """
+    rng, found = np.random.default_rng(list(seed)), list[Found]()
+    for _ in range(count):
+        rgb = pictures[int(rng.integers(len(pictures)))]
+        size = [int(min(n, rng.integers(*side))) for n in rgb.shape[:2]]
+        top, left = (int(rng.integers(0, n - s + 1)) for n, s in zip(rgb.shape[:2], size, strict=True))
+        cut = np.ascontiguousarray(rgb[top : top + size[0], left : left + size[1]])
+        reading = watermark.extract(cut, rng.bytes(codec.KEY_BYTES), search=search)
+        figures = {"present": float(reading.present), "least_p": reading.p_false}
+        found.append({"unmarked" if search == "fast" else "unmarked_full": figures})
+    return found
+
+
+# ---------------------------------------------------------------- pictures and tables
 
 
 def _wide(rgb: UInt8Array) -> UInt8Array:
@@ -243,38 +213,6 @@ def _wide(rgb: UInt8Array) -> UInt8Array:
     kept_h, kept_w = min(height, width * 9 // 16), min(width, height * 16 // 9)
     top, left = (height - kept_h) // 2, (width - kept_w) // 2
     return np.ascontiguousarray(rgb[top : top + kept_h, left : left + kept_w])
-
-
-def measure_false_alarms(
-    pictures: Sequence[UInt8Array],
-    count: int,
-    seed: int = 0,
-    search: watermark.Search = "fast",
-    side: tuple[int, int] = (160, 420),
-) -> list[Row]:
-    """The case `unmarked`: `count` random crops of unmarked pictures, each read under a key of its own.
-
-    present: share that reads as marked; p_false: the least seen, which for a true bound is not below 1/count
-    by much.
-    """
-    rng = np.random.default_rng(seed)
-    present, lowest = 0, 1.0
-    for _ in range(count):
-        rgb = pictures[int(rng.integers(len(pictures)))]
-        size = [int(min(n, rng.integers(*side))) for n in rgb.shape[:2]]
-        top, left = (int(rng.integers(0, n - s + 1)) for n, s in zip(rgb.shape[:2], size, strict=True))
-        cut = np.ascontiguousarray(rgb[top : top + size[0], left : left + size[1]])
-        reading = watermark.extract(cut, rng.bytes(codec.KEY_BYTES), search=search)
-        present, lowest = present + reading.present, min(lowest, reading.p_false)
-    ci95 = _interval([1.0] * present + [0.0] * (count - present), share=True)
-    case = "unmarked" if search == "fast" else "unmarked_full"
-    return [
-        Row(case, "present", present / count, "1", count, ci95),
-        Row(case, "p_false", lowest, "1", count, None),
-    ]
-
-
-# ---------------------------------------------------------------- pictures and tables
 
 
 def drawn_picture(seed: int, height: int = 512, width: int = 512) -> UInt8Array:
@@ -298,12 +236,10 @@ def drawn_picture(seed: int, height: int = 512, width: int = 512) -> UInt8Array:
 
 def quick(key: bytes, pictures: int = 6, seed: int = 0) -> list[Row]:
     """A table in under a minute from drawn pictures alone."""
-    drawn = [drawn_picture(seed + i) for i in range(pictures)]
-    return [
-        *measure(drawn, key, seed),
-        *measure_1080p(drawn[:2], key, seed),
-        *measure_false_alarms(drawn, 100, seed),
-    ]
+    scheme, drawn = SpreadSpectrum(key), [drawn_picture(seed + i) for i in range(pictures)]
+    found = [measure_picture(scheme, rgb, (seed, i)) for i, rgb in enumerate(drawn)]
+    found += [measure_1080p(scheme, rgb, (seed, i)) for i, rgb in enumerate(drawn[:2])]
+    return rows_of([*found, *measure_unmarked(drawn, 100, (seed,))])
 
 
 def rows_as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -312,8 +248,8 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def rows_as_markdown(rows: Sequence[Row]) -> str:
-    """The same rows as a table, one line a case."""
-    metrics = list(dict.fromkeys(r.metric for r in rows))
+    """The same rows as a table, one line a case; times and what every line would repeat stay in the JSON."""
+    metrics = [m for m in dict.fromkeys(r.metric for r in rows) if not m.endswith("_cpu_ms")]
     cells = {(r.case, r.metric): r for r in rows}
     lines = ["| case | n | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     for case in dict.fromkeys(r.case for r in rows):

@@ -19,6 +19,17 @@ SEARCHED = 2
 STRAIGHT = (Pose(), Pose(mirrored=True))
 
 
+@dataclass(frozen=True)
+class FrameMarker:
+    """Marks the frames of one video; the key has 32 bytes."""
+
+    key: bytes
+
+    def embed(self, rgb: UInt8Array, asset_id: bytes) -> UInt8Array:
+        """A frame, uint8 [H, W, 3], with the id; errors as `watermark.embed`."""
+        return watermark.embed(rgb, asset_id, self.key)
+
+
 @dataclass(eq=False)
 class FrameReader:
     """Takes frames one by one and keeps sums, never pixels; the key has 32 bytes."""

@@ -6,18 +6,26 @@ presence test: the share of right bits, the quality and the times are all that c
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from provenance.mark_bench import ATTACKS, Row, psnr_db, row_of
+from provenance.mark_attacks import ATTACKS, Attack
+from provenance.mark_bench import Found, psnr_db, ssim
 from provenance.mark_signal import UInt8Array
 
 METHODS = ("dwtDct", "dwtDctSvd", "rivaGan")
 BITS = 32
+FEW: Mapping[str, Attack] = {
+    each: ATTACKS[each]
+    for each in ("clean", "jpeg_q75", "jpeg_q50", "webp_q60", "resize_0.5", "crop_10", "screenshot", "blur_2")
+}
+"""What rivaGan is asked: a reading of 512 x 512 takes it seconds."""
 
 
 def installed() -> ModuleType | None:
@@ -28,41 +36,42 @@ def installed() -> ModuleType | None:
         return None
 
 
-def measure_rivals(
-    pictures: Iterable[UInt8Array],
-    seed: int = 0,
-    cases: Sequence[str] = tuple(ATTACKS),
-    methods: Sequence[str] = METHODS,
-) -> list[Row]:
-    """Rows with the case `METHOD:ATTACK`; none where the package is not installed. rivaGan takes seconds a picture."""
-    package = installed()
-    if package is None:
-        return []
-    rng, found = np.random.default_rng(seed), dict[tuple[str, str], list[float]]()
-    if "rivaGan" in methods:
+@functools.cache
+def _tools(method: str) -> tuple[Any, Any]:
+    """Encoder and decoder of the package; rivaGan's networks are loaded once."""
+    package = importlib.import_module("imwatermark")
+    if method == "rivaGan":
         package.WatermarkEncoder.loadModel()
-    for rgb in pictures:
-        for method in methods:
-            for case, metric, value in _of_one(package, rgb, method, cases, rng):
-                found.setdefault((f"{method}:{case}", metric), []).append(value)
-    return [row_of(case, metric, values) for (case, metric), values in found.items()]
+    return package.WatermarkEncoder(), package.WatermarkDecoder("bits", BITS)
 
 
-def _of_one(
-    package: ModuleType, rgb: UInt8Array, method: str, cases: Sequence[str], rng: np.random.Generator
-) -> Iterable[tuple[str, str, float]]:
-    bits, start = rng.integers(0, 2, BITS), time.perf_counter()
-    encoder = package.WatermarkEncoder()
+def measure_rival(
+    method: str, rgb: UInt8Array, seed: Sequence[int], attacks: Mapping[str, Attack] = ATTACKS
+) -> Found:
+    """One picture, uint8 [H, W, 3] RGB, marked by one of METHODS and attacked in every way; cases METHOD:ATTACK."""
+    encoder, decoder = _tools(method)
+    bits, start = np.random.default_rng([*seed, 0]).integers(0, 2, BITS), time.process_time()
     encoder.set_watermark("bits", [int(bit) for bit in bits])
     bgr = encoder.encode(np.ascontiguousarray(rgb[..., ::-1]), method)
+    spent = (time.process_time() - start) * 1e3
     marked = np.ascontiguousarray(np.asarray(bgr, np.uint8)[..., ::-1])
-    yield "clean", "embed_ms", (time.perf_counter() - start) * 1e3
-    yield "clean", "psnr_db", psnr_db(rgb, marked)
-    for case in cases:
-        seen, start = np.ascontiguousarray(ATTACKS[case](marked, rng)[..., ::-1]), time.perf_counter()
+    found: Found = {
+        f"{method}:quality": {
+            "embed_cpu_ms": spent,
+            "psnr_db": psnr_db(rgb, marked),
+            "ssim": ssim(rgb, marked),
+        }
+    }
+    for number, (case, attack) in enumerate(attacks.items(), 1):
+        attacked = attack(marked, np.random.default_rng([*seed, number]))
+        seen, start = np.ascontiguousarray(attacked[..., ::-1]), time.process_time()
         try:
-            read = package.WatermarkDecoder("bits", BITS).decode(seen, method)
+            read = decoder.decode(seen, method)
         except RuntimeError:  # it refuses pictures under 256 x 256
             continue
-        yield case, "extract_ms", (time.perf_counter() - start) * 1e3
-        yield case, "bit_accuracy", float((np.asarray(read) == bits).mean())
+        spent = (time.process_time() - start) * 1e3
+        found[f"{method}:{case}"] = {
+            "bit_accuracy": float((np.asarray(read) == bits).mean()),
+            "extract_cpu_ms": spent,
+        }
+    return found

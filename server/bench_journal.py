@@ -12,6 +12,7 @@ from provenance.errors import UsageError
 
 if TYPE_CHECKING:
     from fusion.evaluate import Pair, Sample
+    from provenance.mark_bench import Found
 
 
 class Journal:
@@ -23,18 +24,12 @@ class Journal:
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
         self.path = path
-        lines = list(_whole_lines(path))
-        if lines and lines[0].get("run") != run:
-            raise UsageError(
-                "bench.other_run",
-                f"{path} holds measurements of another run (other data, networks, code, gallery or seed).",
-                "Use another --out, or remove the file.",
-            )
+        lines = _lines_of(path, run)
         self.samples: dict[tuple[str, str, str], Sample] = {
             (line["way"], line["source"], line["target"]): _from_json(line["sample"]) for line in lines[1:]
         }
         if not lines:
-            self._append({"run": dict(run)})
+            _append(path, {"run": dict(run)})
 
     def get(self, way: str, pair: Pair) -> Sample | None:
         """What was measured of a pair, if it was."""
@@ -43,11 +38,44 @@ class Journal:
     def add(self, way: str, pair: Pair, sample: Sample) -> None:
         """Keep one measurement, at once on disk."""
         self.samples[way, pair.source, pair.target] = sample
-        self._append({"way": way, "source": pair.source, "target": pair.target, "sample": _to_json(sample)})
+        _append(
+            self.path, {"way": way, "source": pair.source, "target": pair.target, "sample": _to_json(sample)}
+        )
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+
+class Notes:
+    """What was found of each item of each part of a bench, kept like a Journal; UsageError `bench.other_run`."""
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        self.path = path
+        lines = _lines_of(path, run)
+        self.found: dict[tuple[str, str], list[Found]] = {
+            (line["part"], line["item"]): line["found"] for line in lines[1:]
+        }
+        if not lines:
+            _append(path, {"run": dict(run)})
+
+    def add(self, part: str, item: str, found: list[Found]) -> None:
+        """Keep what was found of an item, at once on disk."""
+        self.found[part, item] = found
+        _append(self.path, {"part": part, "item": item, "found": found})
+
+
+def _lines_of(path: Path, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The file's lines, the run's first; none where there is no file."""
+    lines = list(_whole_lines(path))
+    if lines and lines[0].get("run") != run:
+        raise UsageError(
+            "bench.other_run",
+            f"{path} holds measurements of another run (other data, networks, code, gallery or seed).",
+            "Use another --out, or remove the file.",
+        )
+    return lines
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,8 @@ from provenance.foreign_marks import (
     dwt_dct_votes,
     read_foreign_marks,
 )
-from provenance.mark_bench import drawn_picture, jpeg
+from provenance.mark_attacks import jpeg
+from provenance.mark_bench import drawn_picture
 
 
 def written(rgb: UInt8Array, payload: Payload) -> UInt8Array:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from provenance.errors import UsageError
 from server.bench_tables import as_markdown, store_suite, write_suite
 from server.commands.bench_fusion import bench_fusion
+from server.commands.bench_mark import bench_mark
 from server.commands.detector import bench_detector
 from server.console import Json, complain, report_errors
-
-if TYPE_CHECKING:
-    from fusion.face import UInt8Array
 
 Out = Annotated[Path, typer.Option(help="Folder for bench.json and bench.md.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few pictures, under a minute on two cores.")]
@@ -30,38 +26,6 @@ def add_to(app: typer.Typer) -> None:
     group.command("server")(bench_server)
     group.command("detector")(bench_detector)
     app.add_typer(group, name="bench")
-
-
-@report_errors
-def bench_mark(
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures; default: drawn ones.")] = None,
-    out: Out = Path("bench/mark"),
-    seed: Annotated[int, typer.Option(help="Seed of ids, keys and attacks.")] = 0,
-    quick: Quick = False,
-    json_output: Json = False,
-) -> None:
-    """Measure the mark against every attack, its false alarms and its cost at 1080p."""
-    from provenance import mark_bench
-    from provenance.mark_adversaries import measure_adversaries
-    from provenance.mark_rivals import measure_rivals
-
-    key = secrets.token_bytes(32)
-    if quick:
-        rows = mark_bench.quick(key, seed=seed)
-    else:
-        pictures = (
-            [mark_bench.drawn_picture(seed + i) for i in range(40)]
-            if images is None
-            else list(_pictures(images))
-        )
-        rows = [
-            *mark_bench.measure(pictures, key, seed),
-            *mark_bench.measure_1080p(pictures[:10], key, seed),
-            *mark_bench.measure_false_alarms(pictures, 2000, seed),
-            *measure_adversaries(pictures, key, victims=min(20, len(pictures) // 2), seed=seed),
-            *measure_rivals(pictures[:20], seed),
-        ]
-    write_suite("mark", mark_bench.rows_as_json(rows), mark_bench.rows_as_markdown(rows), out, json_output)
 
 
 @report_errors
@@ -126,11 +90,3 @@ def bench_server(
             rows = bench_cases.merge(rows, found, add_kills=add)
             store_suite("server", rows, as_markdown(rows), out)
     write_suite("server", rows, as_markdown(rows), out, json_output)
-
-
-def _pictures(folder: Path) -> Iterator[UInt8Array]:
-    from fusion.media import LIMITS, PICTURE_SUFFIXES, read_file, read_picture
-
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            yield read_picture(read_file(path, LIMITS.max_bytes)).rgb
