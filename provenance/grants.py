@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import rfc8785
 import sqlalchemy as sa
@@ -32,6 +32,8 @@ from provenance.subjects import find_subject, find_template, require_profile
 
 TYPE = "consent-grant+jwt"
 ALGORITHM = "Ed25519"
+MOST_BACKDATED: Final = timedelta(days=1)
+"""How long before its issue a grant may begin: a text that was read today may be agreed to after midnight."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class StoredGrant:
 def issue(home: Home, terms: GrantTerms) -> StoredGrant:
     """Sign, store and record a grant.
 
-    InputError: the subject is unknown, erased or has no template for that embedder, or the dates are not a span
-    that is still to end. ConsentError: the subject's proofs are missing.
+    InputError: the subject is unknown, erased or has no template for that embedder, or its dates are none that
+    can be agreed to now (`require_span`). ConsentError: the subject's proofs are missing.
     """
     now = home.ledger.clock()
-    _require_span(terms, now)
+    require_span(terms, now)
     grant_id = f"grant-{secrets.token_hex(8)}"
     with home.database.write() as conn:
         grant = _grant(home, terms, grant_id, now, conn)
@@ -166,13 +168,24 @@ def _grant(home: Home, terms: GrantTerms, grant_id: str, now: datetime, conn: Co
     )
 
 
-def _require_span(terms: GrantTerms, now: datetime) -> None:
-    dates = (terms.not_before, terms.expires)
-    if any(each.tzinfo is None for each in dates) or not (terms.not_before < terms.expires > now):
+def require_span(terms: GrantTerms, now: datetime) -> None:
+    """InputError for times that nobody can agree to now: `grant.span`, `grant.past`, `grant.backdated`."""
+    has_zones = None not in (terms.not_before.tzinfo, terms.expires.tzinfo)
+    if has_zones and terms.expires <= now:
+        raise InputError(
+            "grant.past", "The last day of this grant has passed already.", "Give a last day that is to come."
+        )
+    if not has_zones or terms.not_before >= terms.expires:
         raise InputError(
             "grant.span",
-            "A grant begins before it ends, ends in the future, and its times state their zone.",
-            "Give --until a date to come.",
+            "A grant begins before it ends, and its times state their zone.",
+            "Give a last day that comes after the first.",
+        )
+    if terms.not_before < now - MOST_BACKDATED:
+        raise InputError(
+            "grant.backdated",
+            "This grant would begin in the past, before anybody agreed to it.",
+            "Let it begin now: show the text anew.",
         )
 
 

@@ -39,6 +39,7 @@ KINDS = frozenset(
         "job_accepted",
         "job_failed",
         "output_recorded",
+        "set_recorded",
         "check",
         "key_rotated",
         "key_revoked",

@@ -21,7 +21,7 @@ from server.headers import Outermost
 from server.limits import BodyGuard
 from server.logs import configure, log
 from server.problems import Problem, add_handlers
-from server.routes import audit, checks, fusions, grants, operations, resolution, subjects
+from server.routes import audit, checks, facesets, fusions, grants, operations, resolution, subjects
 from server.service import Service
 from server.settings import ServeSettings
 from server.supervisor import workers_of
@@ -53,7 +53,7 @@ def create_app(home: Home, settings: ServeSettings | None = None) -> FastAPI:
     )
     app.state.service = service
     add_handlers(app)
-    for module in (operations, checks, fusions, subjects, grants, audit, resolution):
+    for module in (operations, checks, fusions, facesets, subjects, grants, audit, resolution):
         app.include_router(module.router)
     pages.add_to(app)
     app.openapi = _openapi_of(app)  # type: ignore[method-assign]

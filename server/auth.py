@@ -26,6 +26,8 @@ SCOPES: Final[Mapping[str, frozenset[str]]] = {
     for scope, roles in {
         "fusions:create": "generator",
         "fusions:read": "generator",
+        "facesets:create": "generator",
+        "facesets:read": "generator",
         "checks:create": "verifier generator",
         "checks:read": "verifier generator",
         "subjects:read": "consent_officer auditor",

@@ -2,6 +2,8 @@
 
     queued → running → done | failed | refused | cancelled | dead
 
+Kinds are "fusion" (a picture) and "faceset" (a labelled set); the queue knows of them only what it must keep for them.
+
 A job is enqueued in the transaction that decides about consent and records the acceptance. A worker holds it by a
 lease that it renews; whoever lost the lease can no longer end the job, so each accepted job ends exactly once. The
 end of a job that was accepted by the ledger is in the ledger, too: the output, or `job_failed`.
@@ -59,6 +61,15 @@ class Event:
     at: float
     event: str
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the jobs that are kept still need: objects by their names, and the ids of the jobs themselves."""
+
+    objects: set[str]
+    open_jobs: set[str]
+    done_jobs: set[str]
 
 
 class LeaseLostError(RefusedError):
@@ -135,8 +146,8 @@ class Queue:
         if found:
             raise _cancelled(job)
 
-    def enter(self, job: Job, stage: str) -> None:
-        """Say how far the job is; renews the lease, too."""
+    def enter(self, job: Job, stage: str, told: Mapping[str, Any] | None = None) -> None:
+        """Say how far the job is, with what else is told of the stage; renews the lease, too."""
         with self._database.write(ledger=False) as conn:
             time = now(conn)
             values = {"lease_until": time + self.lease_s, "stage": stage, "updated_at": time}
@@ -145,7 +156,7 @@ class Queue:
             ).scalar()
             if found is None:
                 raise _lost(job)
-            _tell(job.id, "stage", {"stage": stage}, time, conn)
+            _tell(job.id, "stage", {"stage": stage, **(told or {})}, time, conn)
         if found:
             raise _cancelled(job)
 
@@ -172,10 +183,10 @@ class Queue:
             if conn.execute(back).rowcount:
                 _tell(job.id, "queued", {"given_back": True}, time, conn)
 
-    def cancel(self, job_id: str, principal: str) -> Job:
+    def cancel(self, job_id: str, principal: str, kind: str | None = None) -> Job:
         """End a job that waits; ask the worker of a running one to stop. RefusedError `job.ended` too late."""
         with self._database.write() as conn:
-            job = self.find(job_id, principal, conn)
+            job = self.find(job_id, principal, conn, kind)
             if job.ended:
                 raise RefusedError(
                     "job.ended", f"{job_id} has ended as {job.state}.", "Nothing is left to do."
@@ -188,12 +199,16 @@ class Queue:
                 conn.execute(sa.update(jobs).where(jobs.c.id == job_id).values(cancel_requested=True))
             return self.find(job_id, principal, conn)
 
-    def find(self, job_id: str, principal: str, conn: Connection | None = None) -> Job:
-        """A principal's own job; InputError `job.unknown` for any other."""
+    def find(
+        self, job_id: str, principal: str, conn: Connection | None = None, kind: str | None = None
+    ) -> Job:
+        """A principal's own job, of one kind where that is given; InputError `job.unknown` for any other."""
         if conn is None:
             with self._database.read() as reading:
-                return self.find(job_id, principal, reading)
+                return self.find(job_id, principal, reading, kind)
         query = sa.select(jobs).where(jobs.c.id == job_id, jobs.c.principal == principal)
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
         row = conn.execute(query).one_or_none()
         if row is None:
             raise InputError(
@@ -201,9 +216,9 @@ class Queue:
             )
         return _job(row)
 
-    def page(self, principal: str, before: tuple[float, str] | None, limit: int) -> list[Job]:
-        """A principal's jobs, the newest first, those after a cursor (created_at, id)."""
-        query = sa.select(jobs).where(jobs.c.principal == principal)
+    def page(self, principal: str, kind: str, before: tuple[float, str] | None, limit: int) -> list[Job]:
+        """A principal's jobs of one kind, the newest first, those after a cursor (created_at, id)."""
+        query = sa.select(jobs).where(jobs.c.principal == principal, jobs.c.kind == kind)
         if before is not None:
             query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < before)
         query = query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
@@ -244,21 +259,34 @@ class Queue:
             query = sa.select(sa.func.count()).where(workers.c.seen_at > now(conn) - within_s)
             return int(conn.execute(query.select_from(workers)).scalar_one())
 
-    def forget_old(self) -> set[str]:
-        """Drop what has been kept long enough; returns the names of the objects that are still needed."""
+    def count_reserved_bytes(self, conn: Connection) -> int:
+        """Bytes of all sets that are kept, and the most that those may take that are not made yet."""
+        query = sa.select(jobs.c.request, jobs.c.result).where(
+            jobs.c.kind == "faceset", jobs.c.state.in_(("queued", "running", "done"))
+        )
+        return sum(
+            int(json.loads(row.result if row.result is not None else row.request)["bytes"])
+            for row in conn.execute(query)
+        )
+
+    def forget_old(self) -> Needed:
+        """Drop what has been kept long enough; says what is still needed."""
         with self._database.write(ledger=False) as conn:
             old = now(conn) - self._keep_s
             ended = sa.select(jobs.c.id).where(jobs.c.state.in_(ENDED), jobs.c.updated_at < old)
             conn.execute(sa.delete(job_events).where(job_events.c.job_id.in_(ended)))
             conn.execute(sa.delete(jobs).where(jobs.c.id.in_(ended)))
             conn.execute(sa.delete(checks).where(checks.c.created_at < old))
-            needed = set[str]()
-            for row in conn.execute(sa.select(jobs.c.state, jobs.c.request, jobs.c.result)):
+            needed = Needed(set(), set(), set())
+            for row in conn.execute(
+                sa.select(jobs.c.id, jobs.c.kind, jobs.c.state, jobs.c.request, jobs.c.result)
+            ):
                 if row.result is not None:
-                    needed.add(json.loads(row.result)["object"])
+                    needed.done_jobs.add(row.id)
+                    needed.objects.add(json.loads(row.result)["object"])
                 if row.state not in ENDED:
-                    request = json.loads(row.request)
-                    needed |= {request["target"], *request["sources"]}
+                    needed.open_jobs.add(row.id)
+                    needed.objects.update(_inputs(row.kind, json.loads(row.request)))
         return needed
 
     def _end(
@@ -283,13 +311,22 @@ class Queue:
             self._home.ledger.append(entry, conn)
 
 
+def _inputs(kind: str, request: Mapping[str, Any]) -> set[str]:
+    """Objects that a job is made from; a set is drawn from nothing."""
+    return {request["target"], *request["sources"]} if kind == "fusion" else set()
+
+
 def _claim(worker: str, time: float, until: float) -> sa.Executable:
-    """UPDATE … RETURNING of one row; on PostgreSQL rows that another worker is claiming are passed over."""
+    """UPDATE … RETURNING of one row; on PostgreSQL rows that another worker is claiming are passed over.
+
+    First come, first served; a set that gave way stands behind those who waited then, so that all come round.
+    """
+    turn = sa.case((jobs.c.kind == "faceset", jobs.c.updated_at), else_=jobs.c.created_at)
     lost = sa.and_(jobs.c.state == "running", jobs.c.lease_until < time)
     oldest = (
         sa.select(jobs.c.id)
         .where(sa.or_(jobs.c.state == "queued", lost))
-        .order_by(jobs.c.created_at, jobs.c.id)
+        .order_by(turn, jobs.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )

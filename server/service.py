@@ -20,6 +20,7 @@ from server.limits import Rates, Shares, Slots
 from server.metrics import Metrics
 from server.objects import ObjectStore
 from server.oidc import Tokens
+from server.sets import SetStore
 from server.settings import ServeSettings
 from server.tables import ensure_tables
 
@@ -72,6 +73,7 @@ class Service:
     objects: ObjectStore
     rates: Rates
     slots: Slots
+    sets: SetStore
     fetch_slots: Slots
     bodies: Shares
     streams: Shares
@@ -100,6 +102,7 @@ class Service:
             fetch_slots=Slots(FETCHES_AT_ONCE, FETCHES_AT_ONCE, settings.deadline_s),
             bodies=Shares(2 * (settings.check_slots + settings.waiting_slots + 1), MAX_BODIES_EACH),
             streams=Shares(settings.max_connections // 2, MAX_STREAMS_EACH),
+            sets=SetStore(home.path, home.store_path),
             metrics=metrics,
             tokens=Tokens(settings.oidc) if settings.oidc else None,
         )

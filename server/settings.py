@@ -69,6 +69,8 @@ class ServeSettings:
     num_workers          worker processes; 0: jobs wait for a worker started elsewhere
     lease_s              a worker that does not renew its lease within this loses its job
     max_attempts         a job that was started so often and never ended is dead
+    max_set_pictures     of one labelled set
+    max_sets_bytes       of all that are kept, those being made by the most that they may take
     keep_results_s       results, their inputs' rows and reports are deleted after this
     max_connections      open at once; more get 503
     oidc                 accept an OpenID provider's tokens; None: only our own keys
@@ -88,6 +90,8 @@ class ServeSettings:
     body_bytes_per_s: int = 20_000
     num_workers: int = 1
     lease_s: float = 30.0
+    max_set_pictures: int = 1000
+    max_sets_bytes: int = 8 << 30
     max_attempts: int = 5
     keep_results_s: float = 7 * 86_400
     url_checks: bool = False

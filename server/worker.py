@@ -1,4 +1,4 @@
-"""A worker process: takes jobs from the queue, makes them through the pipeline, ends them; knows no HTTP.
+"""A worker process: takes jobs from the queue, makes pictures and sets through the pipeline, ends them; knows no HTTP.
 
 Run as `python -m server.worker ID`. It stops when told (SIGTERM) or when its parent is gone: it finishes the job at
 hand, or gives the lease back when that takes too long. Killed at any point it leaves a job that another worker
@@ -32,6 +32,8 @@ from server.logs import configure, log
 from server.objects import ObjectStore
 from server.problems import problem_of
 from server.service import UPLOAD_LIMITS
+from server.set_work import GiveWayError, SetMaking
+from server.sets import SetStore
 from server.settings import WORKER_GRACE_S, ServeSettings, read_settings
 from server.tables import ensure_tables
 
@@ -74,6 +76,8 @@ class Worker:
     home: Home
     queue: Queue
     objects: ObjectStore
+    sets: SetStore
+    open_home: Callable[[], Home]
     perception: Callable[[], Perception]
     stopping: threading.Event
     current: Job | None = None
@@ -100,9 +104,14 @@ class Worker:
         self.current = job
         log.info("job begins", job=job.id, attempt=job.attempts, worker=self.name)
         try:
-            with _Heartbeat(self.queue, job):
-                self._make(job)
+            with _Heartbeat(self.queue, job) as heart:
+                if job.kind == "faceset":
+                    self._make_set(job, heart)
+                else:
+                    self._make(job)
             state = "done"
+        except GiveWayError:
+            state = self._give_way(job)
         except LeaseLostError:
             state = "lost"
         except CancelledError as error:
@@ -112,7 +121,11 @@ class Worker:
             log.warning("job interrupted", job=job.id, code=error.code)
             self.stopping.wait(1.0)
         except FacsimileError as error:
-            state = self._fail(job, "refused" if error.exit_code == 1 else "failed", error)
+            if error.code == "set.busy":  # a worker that lost the job has not found out yet
+                state = "interrupted"
+                self.stopping.wait(1.0)
+            else:
+                state = self._fail(job, "refused" if error.exit_code == 1 else "failed", error)
         except Exception as error:
             log.error("job crashed", job=job.id, exc_info=error)
             state = self._fail(job, "failed", _internal())
@@ -130,6 +143,20 @@ class Worker:
         index = -1 if job.accepted_index is None else job.accepted_index
         complete(prepared, decision, index, self.home, self.perception(), release, watch)
 
+    def _make_set(self, job: Job, heart: _Heartbeat) -> None:
+        making = SetMaking(
+            job, self.home, self.open_home, self.queue, self.objects, self.sets, self.stopping, heart.require
+        )
+        making.run()
+
+    def _give_way(self, job: Job) -> str:
+        try:
+            self.queue.give_back(job)
+        except StoreError as error:
+            log.warning("job interrupted", job=job.id, code=error.code)
+            return "interrupted"
+        return "given back"
+
     def _fail(self, job: Job, state: Any, error: FacsimileError) -> str:
         problem = problem_of(error)
         try:
@@ -139,13 +166,15 @@ class Worker:
         except StoreError as failed:
             log.warning("job interrupted", job=job.id, code=failed.code)
             return "interrupted"
+        self.sets.discard(job.id)
         return str(state)
 
     def sweep(self) -> None:
         """Delete objects that no job needs any more, and what is older than it may be."""
         try:
-            keep = self.queue.forget_old()
-            count = self.objects.sweep(keep, time.time() - 3600.0)
+            needed, old = self.queue.forget_old(), time.time() - 3600.0
+            count = self.objects.sweep(needed.objects, old)
+            count += self.sets.sweep(needed.open_jobs, needed.done_jobs, old)
             log.info("swept", count=count)
         except (FacsimileError, OSError) as error:
             log.warning("cannot sweep", exc_info=error)
@@ -166,18 +195,26 @@ class _Heartbeat:
         self._job = job
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._error: LeaseLostError | CancelledError | None = None
+
+    def require(self) -> None:
+        """Raise what the last beat found out: LeaseLostError, CancelledError."""
+        if self._error is not None:
+            raise self._error
 
     def _beat(self) -> None:
         while not self._done.wait(self._queue.lease_s / 3):
             try:
                 self._queue.renew(self._job)
-            except (LeaseLostError, CancelledError):
-                return  # the next stage will find out
+            except (LeaseLostError, CancelledError) as error:
+                self._error = error  # the next stage will find out
+                return
             except FacsimileError as error:
                 log.warning("cannot renew", job=self._job.id, code=error.code)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Heartbeat:
         self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
@@ -209,7 +246,11 @@ def main() -> None:
     configure()
     name, settings = sys.argv[1], replace(ServeSettings(), **json.loads(sys.argv[2]))
     where = read_settings()
-    with Home.open(where.home, where.database_url, timestamp_url=where.timestamp_url, pin=where.pin) as home:
+
+    def open_home() -> Home:
+        return Home.open(where.home, where.database_url, timestamp_url=where.timestamp_url, pin=where.pin)
+
+    with open_home() as home:
         ensure_tables(home.database)
         perception = load_perception("cpu")
         worker = Worker(
@@ -217,6 +258,8 @@ def main() -> None:
             home=home,
             queue=Queue(home, settings.lease_s, settings.max_attempts, settings.keep_results_s),
             objects=ObjectStore(home.store_path),
+            sets=SetStore(home.path, home.store_path),
+            open_home=open_home,
             perception=lambda: perception,
             stopping=threading.Event(),
         )

@@ -5,19 +5,21 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import httpx2 as httpx
 import uvicorn
 
+from fusion.swap import Perception
 from provenance.home import Home
 from server import auth
 from server.app import create_app
 from server.commands.serve import uvicorn_config
 from server.service import Service
 from server.settings import ServeSettings
+from server.worker import Worker
 
 FAST = ServeSettings(requests_per_minute=100_000, logins_per_minute=1000, num_workers=0)
 
@@ -58,6 +60,21 @@ def serve(home: Home, settings: ServeSettings = FAST) -> Iterator[Served]:
     finally:
         server.should_exit = True
         thread.join(120)
+
+
+def worker_of(service: Service, perception: Callable[[], Perception], name: str = "test") -> Worker:
+    """A worker in this process over a server's home."""
+    home = service.home
+    return Worker(
+        name=name,
+        home=home,
+        queue=service.queue,
+        objects=service.objects,
+        sets=service.sets,
+        open_home=lambda: Home.open(home.path),
+        perception=perception,
+        stopping=threading.Event(),
+    )
 
 
 def raw(served: Served, data: bytes, wait_s: float = 5.0) -> bytes:

@@ -621,7 +621,8 @@ def test_the_commitment_differs_between_grants_of_different_thresholds(desk: Des
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"expires": NOON - timedelta(seconds=1)}, "grant.span"),
+        ({"expires": NOON - timedelta(seconds=1)}, "grant.past"),
+        ({"not_before": NOON - timedelta(hours=25)}, "grant.backdated"),
         ({"not_before": NOON + timedelta(days=40)}, "grant.span"),
         ({"expires": datetime(2026, 4, 1)}, "grant.span"),
         ({"subject_id": "subject-0"}, "subject.unknown"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from conftest import Studio
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from serving import FAST, Served, serve
+from serving import FAST, Served, serve, worker_of
 from typer.testing import CliRunner
 
 from fusion.media import encode_picture, read_picture
@@ -24,7 +23,6 @@ from server.app import create_app
 from server.auth import ROLES, SCOPES
 from server.cli import build_app
 from server.gate import PUBLIC, SCOPE_KEY, GatedRoute
-from server.worker import Worker
 
 PUBLIC_ROUTES = {
     "/healthz",
@@ -71,7 +69,7 @@ def fill(path: str) -> str:
     }  # fmt: skip
     for name, value in known.items():
         path = path.replace(name, value)
-    return path.replace("{manifest_id}", "urn:c2pa:none")
+    return path.replace("{manifest_id}", "urn:c2pa:none").replace("{path}", "set.json")
 
 
 def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
@@ -81,11 +79,8 @@ def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
 
 def work(served: Served, studio: Studio) -> None:
     """One worker's turn, in this process."""
-    service = served.service
-    worker = Worker(
-        "w", service.home, service.queue, service.objects, lambda: studio.perception, threading.Event()
-    )
-    job = service.queue.claim("w")
+    worker = worker_of(served.service, lambda: studio.perception, "w")
+    job = served.service.queue.claim("w")
     assert job is not None
     worker.do(job)
 
@@ -144,7 +139,15 @@ def test_the_openapi_document_states_every_error(served: Served) -> None:
     operations = [op for path in schema["paths"].values() for op in path.values()]
     names = [op["operationId"] for op in operations]
     assert len(set(names)) == len(names)
-    assert {"createCheck", "createFusion", "followFusion", "issueGrant", "proveInclusion"} <= set(names)
+    assert {
+        "createCheck",
+        "createFusion",
+        "createFaceset",
+        "followFaceset",
+        "followFusion",
+        "issueGrant",
+        "proveInclusion",
+    } <= set(names)
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for op in operations:
         assert op["responses"]["500"]["content"] == problem
@@ -304,6 +307,10 @@ def test_consent_withdrawn_after_the_acceptance_stops_the_job(
                 "purposes": ["research"], "scope_roles": ["source", "target"], "scope_media": ["still"],
                 "uses": ["internal"], "until": until, "evidence": "form 7",
             }  # fmt: skip
+            for path in ("/v1/grants", "/v1/grants/drafts"):
+                late = officer.post(path, json={**order, "until": "2020-01-01"})
+                assert (late.status_code, late.json()["code"]) == (422, "grant.past")
+            assert "research" in officer.post("/v1/grants/drafts", json=order).json()["text"]
             grant = officer.post("/v1/grants", json=order)
             assert grant.status_code == 201, grant.text
             grants.append(grant.json()["id"])

@@ -224,6 +224,13 @@ def test_the_life_of_a_grant(run: Run, studio: Studio, tmp_path: Path) -> None:
             "--evidence", "tests", "--lang", "zh", "--draft", "--json",
         ).json  # fmt: skip
         assert "同意书" in draft["text"]
+        for so_far in ((), ("--draft",)):
+            late = run(
+                "grant", "issue", "--subject", enrolled["subject"], "--grantee", ORGANISATION, "--purpose",
+                "research", "--scope", scope, "--media", "still", "--use", "internal", "--until", "2020-01-01",
+                "--evidence", "tests", *so_far, "--json",
+            )  # fmt: skip
+            assert (late.code, late.json["error"]["code"]) == (2, "grant.past")
         assert len(run("grant", "list", "--json").json["grants"]) == len(grants)
         issued = run(
             "grant", "issue", "--subject", enrolled["subject"], "--grantee", ORGANISATION, "--purpose", "research",

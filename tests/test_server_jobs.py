@@ -14,7 +14,7 @@ from provenance.database import Database
 from provenance.errors import InputError, RefusedError
 from provenance.fsck import verify
 from provenance.home import Home
-from server.jobs import CancelledError, Job, LeaseLostError, Queue
+from server.jobs import CancelledError, Job, LeaseLostError, Needed, Queue
 from server.tables import ensure_tables, jobs
 
 
@@ -95,7 +95,7 @@ def test_jobs_are_their_principals_own(home: Home, queue: Queue) -> None:
         queue.find(job_id, "key-2")
     with pytest.raises(InputError, match=r"job\.unknown"):
         queue.cancel(job_id, "key-2")
-    assert queue.page("key-2", None, 10) == []
+    assert queue.page("key-2", "fusion", None, 10) == []
 
 
 def test_a_lost_lease_is_taken_up_and_the_loser_can_end_nothing(home: Home) -> None:
@@ -202,12 +202,50 @@ def test_what_is_old_is_forgotten_and_what_is_needed_is_named(home: Home) -> Non
     accept(home, brief)
     job = brief.claim("w1")
     assert job is not None
-    assert brief.forget_old() == {"a" * 64, "b" * 64}
+    assert brief.forget_old() == Needed({"a" * 64, "b" * 64}, {job.id}, set())
     finish(home, brief, job)
     time.sleep(0.02)
-    assert brief.forget_old() == set()
+    assert brief.forget_old() == Needed(set(), set(), set())
     with home.database.read() as conn:
         assert conn.execute(sa.select(jobs)).all() == []
+
+
+def test_a_set_needs_no_objects_but_its_list_and_keeps_its_name(home: Home, queue: Queue) -> None:
+    def reserved() -> int:
+        with home.database.read() as conn:
+            return queue.count_reserved_bytes(conn)
+
+    with home.database.write() as conn:
+        receipt = home.ledger.append({"kind": "job_accepted", "what": "faceset"}, conn)
+        job_id = queue.enqueue("faceset", "key-1", {"spec": {}, "bytes": 1000}, receipt.index, conn)
+    fusion = accept(home, queue)
+    assert reserved() == 1000
+    assert queue.forget_old() == Needed({"a" * 64, "b" * 64}, {job_id, fusion}, set())
+    assert [job.id for job in queue.page("key-1", "faceset", None, 10)] == [job_id]
+    with pytest.raises(InputError, match=r"job\.unknown"):
+        queue.cancel(job_id, "key-1", "fusion")
+    job = queue.claim("w1")
+    assert job is not None
+    with home.database.write() as conn:
+        queue.finish(job, {"object": "d" * 64, "bytes": 300}, conn)
+    assert reserved() == 300
+    assert queue.forget_old() == Needed({"a" * 64, "b" * 64, "d" * 64}, {fusion}, {job_id})
+
+
+def test_a_set_that_gave_way_comes_behind_those_who_waited_then(home: Home, queue: Queue) -> None:
+    with home.database.write() as conn:
+        the_set = queue.enqueue("faceset", "key-1", {"spec": {}, "bytes": 1}, None, conn)
+    waiting = accept(home, queue)
+    job = queue.claim("w1")
+    assert job is not None
+    assert job.id == the_set
+    time.sleep(0.01)
+    queue.give_back(job)
+    time.sleep(0.01)
+    later = accept(home, queue)
+    turns = [queue.claim("w1") for _ in range(3)]
+    assert [each.id for each in turns if each] == [waiting, the_set, later]
+    assert [each.attempts for each in turns if each] == [1, 1, 1]
 
 
 def test_workers_give_signs_of_life(queue: Queue) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import html
 import io
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 from conftest import ORGANISATION, Studio
 from fastapi.routing import APIRoute
-from serving import Served, serve
+from serving import Served, serve, worker_of
 
 from fusion.media import encode_picture, read_picture
 from provenance import receipts
@@ -28,8 +29,8 @@ from server import auth
 from server.gate import SCOPE_KEY
 from server.language import translator
 from server.pages import audit, check, consent, entry, make
+from server.pages.consent import _terms
 from server.report_files import REPORT_KIND
-from server.worker import Worker
 
 ALL = auth.ROLES
 t = translator("en")
@@ -246,9 +247,7 @@ def test_a_file_that_cannot_be_checked_is_refused_in_words(
 def work_off(served: Served) -> None:
     """Do every job that waits, as a worker process would."""
     service = served.service
-    worker = Worker(
-        "test", service.home, service.queue, service.objects, lambda: service.perception, threading.Event()
-    )
+    worker = worker_of(service, lambda: service.perception)
     while (job := service.queue.claim("test")) is not None:
         worker.do(job)
 
@@ -291,6 +290,19 @@ def test_a_refused_fusion_names_the_rules(served: Served, studio: Studio) -> Non
         assert translator("zh")("rule.face.accounted") in answer.text
 
 
+def assert_only_terms_to_come_are_shown_and_issued(
+    client: httpx.Client, served: Served, where: str, terms: dict[str, Any]
+) -> None:
+    t = translator("en")
+    late = client.post(f"{where}/text", data={**terms, "until": "2020-01-01"})
+    assert (late.status_code, t("error.grant.past") in late.text) == (422, True)
+    given = ("research", ["source", "target"], ["still"], ["internal"], "WORLD")
+    text = _terms(served.service, where.rsplit("/", 1)[1], 5, given, date(2999, 1, 1), "zh", "-")[1]
+    forged = {**terms, "start": "5", "text_sha256": text.sha256, "agreed": "true", "evidence": "-"}
+    old = client.post(f"{where}/grants", data=forged)
+    assert (old.status_code, t("error.grant.backdated") in old.text) == (422, True)
+
+
 def test_the_consent_desk_from_enrolment_to_withdrawal(served: Served, studio: Studio) -> None:
     home = served.service.home
     with log_in(served, *ALL) as client:
@@ -310,6 +322,7 @@ def test_the_consent_desk_from_enrolment_to_withdrawal(served: Served, studio: S
             "csrf_token": csrf, "text_lang": "zh", "purposes": "research", "until": "2999-01-01",
             "roles": ["source", "target"], "media": "still", "uses": "internal", "jurisdictions": "WORLD",
         }  # fmt: skip
+        assert_only_terms_to_come_are_shown_and_issued(client, served, where, terms)
         shown = client.post(f"{where}/text", data=terms).text
         assert "关于使用本人面部的同意书" in shown
         assert f"本人允许 {ORGANISATION}" in shown

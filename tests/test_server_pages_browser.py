@@ -19,14 +19,13 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from conftest import Studio
-from serving import Served, serve
+from serving import Served, serve, worker_of
 
 from detector.check import Checker, Report
 from fusion.media import encode_picture, read_picture
 from provenance.home import Home
 from server import auth
 from server.language import Lang, translator
-from server.worker import Worker
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need axe")
@@ -141,9 +140,7 @@ def test_progress_of_a_fusion_and_its_slider(
 
 def _work_off(served: Served) -> None:
     service = served.service
-    worker = Worker(
-        "test", service.home, service.queue, service.objects, lambda: service.perception, threading.Event()
-    )
+    worker = worker_of(service, lambda: service.perception)
     while (job := service.queue.claim("test")) is not None:
         worker.do(job)
 

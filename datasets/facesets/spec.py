@@ -26,11 +26,11 @@ SEE_DOCS: Final = "see docs/facesets.md for every field"
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class SetSpec(_Closed):
-    """One labelled set.
+class SetFields(_Closed):
+    """The fields of a labelled set, each good by itself; `SetSpec` also says that they fit together.
 
     identities      nobodies that are drawn; `pictures` of each
     fused           pictures with one person's identity on another's, pairs of one shard
@@ -55,6 +55,10 @@ class SetSpec(_Closed):
     shard_people: Annotated[int, Field(ge=2, le=1000)] = 16
     distinct: bool = True
     formats: list[Format] = ["parquet", "coco", "deepfakebench"]
+
+
+class SetSpec(SetFields):
+    """One labelled set."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

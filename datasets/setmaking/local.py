@@ -15,8 +15,8 @@ from provenance.home import Home
 from setmaking.plan import Shard
 from setmaking.shards import Maker, make_shard
 
-Progress = Callable[[int], None]
-"""Called with the number of samples that are done."""
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, of); stages are "pictures" and, after each that is finished, "shards"."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run_local(work: Work, shards: Sequence[Shard], workers: int, progress: Progr
     if workers == 1 or len(shards) < 2:
         _run_here(work, shards, progress)
         return
-    done = 0
+    done, num_shards, total = 0, 0, sum(len(shard.tasks) for shard in shards)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
         waiting = {pool.submit(make_alone, work, shard): shard for shard in shards}
@@ -44,7 +44,9 @@ def run_local(work: Work, shards: Sequence[Shard], workers: int, progress: Progr
             for finished in as_completed(waiting):
                 finished.result()
                 done += len(waiting[finished].tasks)
-                progress(done)
+                num_shards += 1
+                progress("pictures", done, total)
+                progress("shards", num_shards, len(shards))
         except BrokenProcessPool as error:
             raise StoreError(
                 "set.worker_died",
@@ -56,17 +58,18 @@ def run_local(work: Work, shards: Sequence[Shard], workers: int, progress: Progr
 
 
 def _run_here(work: Work, shards: Sequence[Shard], progress: Progress) -> None:
-    done = 0
+    done, total = 0, sum(len(shard.tasks) for shard in shards)
 
     def count() -> None:
         nonlocal done
         done += 1
-        progress(done)
+        progress("pictures", done, total)
 
     with work.open_home() as home:
         maker = Maker(work.spec, home)
-        for shard in shards:
+        for number, shard in enumerate(shards, 1):
             make_shard(maker, shard, work.folder, count)
+            progress("shards", number, len(shards))
 
 
 _makers: dict[Path, Maker] = {}

@@ -30,7 +30,7 @@ LOCK: Final = ".lock"
 MAX_PLAN_BYTES: Final = 1 << 32
 
 Report = Callable[[str, int, int], None]
-"""Called with (stage, done, of); stages are "people", "pictures", "formats"."""
+"""Called with (stage, done, of); stages: "people", "pictures", "shards", "formats". What it raises ends it."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,10 @@ def make_set(
             plan = _plan(Maker(spec, home), folder, report)
         recover(folder)
         waiting = [shard for shard in plan.shards if not is_finished(folder, shard)]
-        total = sum(len(shard.tasks) for shard in waiting)
         begun, cpu = time.perf_counter(), _cpu_s()
         if waiting:
             work = Work(spec, folder, open_home)
-            run_local(work, waiting, workers, lambda done: report("pictures", done, total))
+            run_local(work, waiting, workers, report)
         wall_s, cpu_s = time.perf_counter() - begun, _cpu_s() - cpu
         compiled = compile_set(folder, spec, lambda done, of: report("formats", done, of))
     fresh = {shard.name for shard in waiting}

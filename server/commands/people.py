@@ -117,7 +117,9 @@ def issue(
         "consent_text_language": lang,
         "evidence": evidence,
     }
-    text = consent_text(GrantTerms.make(consent_text_sha256="0" * 64, **fields))
+    terms = GrantTerms.make(consent_text_sha256="0" * 64, **fields)
+    grants.require_span(terms, datetime.now(UTC))
+    text = consent_text(terms)
     if draft:
         _show_text(text.text, {"text": text.text, "text_sha256": text.sha256}, json_output)
         return

@@ -83,6 +83,7 @@ def show_person(request: Request, subject_id: SubjectId, service: Serving, calle
         uses=USES,
         grantee=service.home.organisation,
         jurisdiction=service.home.jurisdiction,
+        today=service.home.ledger.clock().date().isoformat(),
         may_write=caller.may("grants:write") and not person.erased,
     )
 
@@ -106,6 +107,7 @@ def show_text(
     terms, text = _terms(
         service, subject_id, start, (purposes, roles, media, uses, jurisdictions), until, text_lang, "-"
     )
+    grants.require_span(terms, service.home.ledger.clock())
     fields = {
         "text_lang": [text_lang],
         "purposes": [purposes],

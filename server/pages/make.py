@@ -38,7 +38,7 @@ def show_form(request: Request, service: Serving, caller: Caller) -> Response:
     t = words_of(request)
     latest = [
         {"id": job.id, "state": job.state, "time": t.date_of(stamp(job.created_at))}
-        for job in service.queue.page(caller.id, None, NUM_LATEST)
+        for job in service.queue.page(caller.id, "fusion", None, NUM_LATEST)
     ]
     offered = _offered(service) if caller.may("grants:read") else []
     return render(request, "make.html", presets=list(PRESETS), latest=latest, offered=offered)
@@ -96,7 +96,7 @@ async def start(
 @router.get("/{job_id}", **declare("fusions:read", 404, 422))
 def show_job(request: Request, job_id: JobId, service: Serving, caller: Caller) -> Response:
     """How far a job is, or what came of it."""
-    job = service.queue.find(job_id, caller.id)
+    job = service.queue.find(job_id, caller.id, kind="fusion")
     reached = [event.data.get("stage", event.event) for event in service.queue.events(job_id, 0)]
     return render(
         request,
@@ -118,7 +118,7 @@ def read_input(
     caller: Caller,
 ) -> Response:
     """A picture that the caller handed in for this job, as long as it is kept; to lay beside the result."""
-    job = service.queue.find(job_id, caller.id)
+    job = service.queue.find(job_id, caller.id, kind="fusion")
     names = [job.request["target"]] if which == "target" else list(job.request["sources"])
     if number >= len(names):
         raise InputError("page.unknown", "There is no such page.", "Go back to the start.")
@@ -129,7 +129,7 @@ def read_input(
 @router.post("/{job_id}/cancellation", **declare("fusions:create", 404, 409, 422))
 def cancel(job_id: JobId, service: Serving, caller: Caller) -> Response:
     """Ask to stop."""
-    service.queue.cancel(job_id, caller.id)
+    service.queue.cancel(job_id, caller.id, "fusion")
     return redirect(f"/make/{job_id}")
 
 
@@ -138,13 +138,16 @@ def find_job_of_asset(service: Service, caller: Principal, asset_id: str | None)
     if asset_id is None:
         return None
     query = sa.select(jobs.c.id).where(
-        jobs.c.principal == caller.id, jobs.c.state == "done", jobs.c.result.contains(asset_id)
+        jobs.c.principal == caller.id,
+        jobs.c.kind == "fusion",
+        jobs.c.state == "done",
+        jobs.c.result.contains(asset_id),
     )
     with service.home.database.read() as conn:
         job_id = conn.scalars(query.limit(1)).first()
     if job_id is None:
         return None
-    job = service.queue.find(job_id, caller.id)
+    job = service.queue.find(job_id, caller.id, kind="fusion")
     kept = _kept_inputs(service, job)
     return {"id": job.id, "target": kept["target"]} if kept["target"] else None
 

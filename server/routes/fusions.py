@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, File, Form, Header, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Response, UploadFile
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 
 from fusion.media import Format
 from fusion.pipeline import Prepared, prepare, record_acceptance
@@ -22,16 +18,16 @@ from server.auth import Principal
 from server.gate import FORM_LIMITS, Caller, GatedRoute, Serving, declare
 from server.idempotency import Attempt, IdempotencyKey, attempt, fingerprint
 from server.ids import GrantRef, JobId
-from server.jobs import Event, Job
-from server.paging import Cursor, Limit, cursor_of, read_cursor, stamp
+from server.jobs import Job
+from server.paging import Cursor, Limit, read_cursor
 from server.routes.checks import attachment
-from server.schemas import JobAnswer, JobEvent, JobPage, ProblemSummary
+from server.routes.jobs import LastEventId, Place, events_of, job_answer, page_answer
+from server.schemas import JobAnswer, JobPage
 from server.service import UPLOAD_LIMITS, Service
 
 router = APIRouter(prefix="/v1/fusions", tags=["fusions"], route_class=GatedRoute)
 
-POLL_S = 0.3
-LONGEST_STREAM_S = 900.0
+KIND: Final = "fusion"
 _TOKEN = r"^[a-z][a-z0-9_.-]{0,63}$"
 
 
@@ -103,7 +99,7 @@ def _accept(
     }
     with consent.accept(prepared.question, service.home) as (decision, conn):
         receipt = record_acceptance(decision, service.home, conn)
-        job_id = service.queue.enqueue("fusion", caller.id, {**said, **inputs}, receipt.index, conn)
+        job_id = service.queue.enqueue(KIND, caller.id, {**said, **inputs}, receipt.index, conn)
         job = service.queue.find(job_id, caller.id, conn)
         return tried.answer(202, job_answer(job), f"/v1/fusions/{job_id}", conn)
 
@@ -111,13 +107,7 @@ def _accept(
 @router.get("", operation_id="listFusions", response_model=JobPage, **declare("fusions:read", 422))
 def list_fusions(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cursor = None) -> JobPage:
     """Your fusions, the newest first."""
-    found = service.queue.page(caller.id, read_cursor(cursor), limit + 1)
-    shown = found[:limit]
-    more = len(found) > limit
-    return JobPage(
-        items=[job_answer(job) for job in shown],
-        next=cursor_of(shown[-1].created_at, shown[-1].id) if more else None,
-    )
+    return page_answer(service.queue.page(caller.id, KIND, read_cursor(cursor), limit + 1), limit)
 
 
 @router.get(
@@ -125,7 +115,7 @@ def list_fusions(service: Serving, caller: Caller, limit: Limit = 50, cursor: Cu
 )
 def read_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
     """How far one of your fusions is, and what came of it."""
-    return job_answer(service.queue.find(job_id, caller.id))
+    return job_answer(service.queue.find(job_id, caller.id, kind=KIND))
 
 
 @router.get(
@@ -136,7 +126,7 @@ def read_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
 )
 def download_fusion(job_id: JobId, service: Serving, caller: Caller) -> Response:
     """The finished picture: marked, signed and recorded. 409 while there is none."""
-    job = service.queue.find(job_id, caller.id)
+    job = service.queue.find(job_id, caller.id, kind=KIND)
     if job.result is None:
         raise RefusedError("job.not_done", f"The job is {job.state}: there is no result.", "See its `error`.")
     kind = Format(str(job.result["format"]))
@@ -153,18 +143,12 @@ def download_fusion(job_id: JobId, service: Serving, caller: Caller) -> Response
 )
 def cancel_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
     """Ask to stop: a waiting job ends at once, a running one before its next stage. 409 when it has ended."""
-    return job_answer(service.queue.cancel(job_id, caller.id))
+    return job_answer(service.queue.cancel(job_id, caller.id, KIND))
 
 
 def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
     """Looked for before the stream begins: after that no status could say that there is none."""
-    return service.queue.find(job_id, caller.id)
-
-
-async def _place(service: Serving, caller: Caller) -> AsyncIterator[None]:
-    """A stream holds a connection and asks the database again and again: nobody may have many."""
-    with service.streams.take(caller.id):
-        yield
+    return service.queue.find(job_id, caller.id, kind=KIND)
 
 
 @router.get(
@@ -175,41 +159,10 @@ async def _place(service: Serving, caller: Caller) -> AsyncIterator[None]:
 )
 async def follow_fusion(
     job: Annotated[Job, Depends(_own_job)],
-    place: Annotated[None, Depends(_place)],
+    place: Place,
     service: Serving,
-    caller: Caller,
-    last_event_id: Annotated[int, Header(ge=0, le=10**9, description="Resume after it.")] = 0,
+    last_event_id: LastEventId = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events of one of your fusions; they end with it, or after 15 minutes. Last-Event-ID resumes."""
-    seen, until = last_event_id, time.monotonic() + LONGEST_STREAM_S
-    while True:
-        job = await run_in_threadpool(service.queue.find, job.id, caller.id)
-        for event in await run_in_threadpool(service.queue.events, job.id, seen):
-            seen = event.seq
-            yield ServerSentEvent(
-                data=_event(event).model_dump(), event=event.event, id=str(event.seq), retry=1000
-            )
-        if job.ended or service.draining or time.monotonic() > until:
-            return
-        await asyncio.sleep(POLL_S)
-
-
-def job_answer(job: Job) -> JobAnswer:
-    """A job as the API tells it: the inputs stay inside."""
-    return JobAnswer(
-        id=job.id,
-        kind=job.kind,
-        state=job.state,
-        stage=job.stage,
-        created=stamp(job.created_at),
-        updated=stamp(job.updated_at),
-        attempts=job.attempts,
-        accepted_index=job.accepted_index,
-        result={key: value for key, value in job.result.items() if key != "object"} if job.result else None,
-        error=ProblemSummary(**job.error) if job.error else None,
-    )
-
-
-def _event(event: Event) -> JobEvent:
-    told = asdict(event)
-    return JobEvent(**{**told, "at": stamp(event.at)})
+    async for event in events_of(job, service, last_event_id):
+        yield event

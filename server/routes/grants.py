@@ -100,9 +100,10 @@ def _issue(order: GrantOrder, tried: Attempt, service: Service) -> Response:
     response_model=GrantDraft,
     **declare("grants:write", 422, max_bytes=1 << 18),
 )
-def draft_grant(order: GrantOrder, caller: Caller) -> GrantDraft:
-    """The text that a person is to read before they agree; issues nothing."""
+def draft_grant(order: GrantOrder, service: Serving, caller: Caller) -> GrantDraft:
+    """The text that a person is to read before they agree; issues nothing. 422 for what could not be issued now."""
     terms, text = order.terms(embedder())
+    grants.require_span(terms, service.home.ledger.clock())
     return GrantDraft(text=text, text_sha256=terms.consent_text_sha256, language=order.language)
 
 
