@@ -29,7 +29,9 @@ LARGE = (1920, 1080)
 class Scheme(Protocol):
     """A mark of 128 coded bits under one key."""
 
-    key: bytes
+    @property
+    def key(self) -> bytes:
+        """The 32 bytes."""
 
     def embed(self, rgb: UInt8Array, asset_id: bytes) -> UInt8Array:
         """A copy with the id; VerificationError where the picture does not hold it."""

@@ -60,6 +60,12 @@ class Pattern:
         low = self.radius < radius
         return Pattern(self.kx[low], self.ky[low], self.radius[low], self.phase[low], self.owner[low])
 
+    def moved(self, shift_px: tuple[float, float]) -> Pattern:
+        """The same carriers, to be read at this shift (x, y), marked pixels (Fourier shift theorem)."""
+        angle = -2 * np.pi / TILE * (self.kx * shift_px[0] + self.ky * shift_px[1])
+        phase = (self.phase * np.exp(1j * angle)).astype(np.complex64)
+        return Pattern(self.kx, self.ky, self.radius, phase, self.owner)
+
     @functools.cached_property
     def group(self) -> IntArray:
         """int [K], which carriers share one strength: 0-127 the bits, 128 the pilot's long waves, 129 its short."""

@@ -50,6 +50,7 @@ from provenance.mark_signal import (
 Search = Literal["fast", "full"]
 
 MIN_SIDE_PX = 128
+STRAIGHT = Pose()
 FALSE_ALARM = 1e-6
 READABLE = 1e-3  # the code's own bound, below which an id is stated
 WORDS = 3  # straight, mirrored, and the best that a search finds
@@ -324,21 +325,32 @@ def _informed_change(pattern: Pattern, signs: FloatArray, rgb: UInt8Array) -> Fl
     return change * np.float32(min(1.0, budget.factor(change)))
 
 
-def embed(rgb: UInt8Array, asset_id: bytes, key: bytes) -> UInt8Array:
+def _read_back(rgb: UInt8Array, key: bytes, pose: Pose) -> MarkReading:
+    """What is read where the mark was drawn."""
+    if pose == STRAIGHT:
+        return extract(rgb, key, search="fast")
+    pattern, view = pattern_for(key), view_of(working_band(rgb), 1)
+    return read_signal(pattern, key, _signal_at(pattern, view, pose, poses=1, tries=1))
+
+
+def embed(
+    rgb: UInt8Array, asset_id: bytes, key: bytes, *, shift_px: tuple[float, float] = STRAIGHT.shift_px
+) -> UInt8Array:
     """A copy of uint8 [H, W, 3] RGB that carries the 8-byte id under the 32-byte key.
 
+    shift_px: (x, y) of the mark in the working frame, for a frame whose scene has moved (`provenance.mark_frames`).
     Reads its own output back and strengthens the mark until it is there; raises VerificationError
     mark.not_embedded otherwise, InputError mark.not_rgb, mark.too_small, mark.id_length, mark.key_length.
     """
     _check_picture(rgb)
     bits = codec.encode(asset_id, key)
-    pattern = pattern_for(key)
+    pattern = pattern_for(key) if shift_px == STRAIGHT.shift_px else pattern_for(key).moved(shift_px)
     coded = 2.0 * bits.astype(np.float32) - 1
     signs = np.where(pattern.pilot, np.float32(1), coded[np.maximum(pattern.owner, 0)])
     change = _informed_change(pattern, signs, rgb)
     for strength in _STRENGTHS:
         marked = _apply(rgb, change * np.float32(strength))
-        reading = extract(marked, key, search="fast")
+        reading = _read_back(marked, key, Pose(shift_px=shift_px))
         clean = (
             reading.bit_accuracy is not None and reading.bit_accuracy >= 1 - _CLEAN_ERRORS / codec.CODED_BITS
         )

@@ -60,7 +60,7 @@ def test_a_run_goes_on_where_it_was_cut_off(folder: Path, tmp_path: Path, monkey
         for each in shown.pictures:
             yield each.name, lambda name=each.name: work(name)
 
-    monkeypatch.setitem(PARTS, "pictures", pictures)  # type: ignore[arg-type]
+    monkeypatch.setitem(PARTS, "pictures", pictures)
     command = ("--images", folder, "--drawn", "1", "--nobodies", "0", "--part", "pictures", "--out", tmp_path / "out")
     assert run(*command)[0] == 0
     assert len(done) == 4
