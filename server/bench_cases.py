@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from server.bench_home import BenchHome
+from server.bench_peer import LOADS, measure_pair
 from server.bench_server import (
     Row,
     measure_flood,
@@ -29,9 +30,13 @@ TWENTY: Final = "check_1080p_20_clients"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often: seconds of each load, requests of the memory run, kills, their seed; where logs go."""
+    """How long and how often: seconds of each load, rounds beside the peer, requests of the memory run, kills, seed.
+
+    log: where the servers' own lines go
+    """
 
     seconds: float
+    rounds: int
     requests: int
     kills: int
     seed: int
@@ -73,12 +78,19 @@ def kill(made: BenchHome, plan: Plan, earlier: Sequence[Row]) -> list[Row]:
 
 
 def litserve(made: BenchHome, plan: Plan, earlier: Sequence[Row]) -> list[Row]:
-    """The same checks behind LitServe, by one and by twenty clients; no rows where it is not installed."""
+    """The same checks behind the server and behind LitServe, in turn; no rows where LitServe is not installed."""
     if not has_litserve():
         return []
-    with running(start_peer(made.home, made.key, log=plan.log)) as peer:
-        rows = measure_load(peer, made.picture_1080p, "litserve_1080p_1_client", 1, plan.seconds)
-        return rows + measure_load(peer, made.picture_1080p, "litserve_1080p_20_clients", 20, plan.seconds)
+    each_s = plan.seconds / plan.rounds
+    with (
+        running(start(made.home, made.key, workers=0, log=plan.log)) as own,
+        running(start_peer(made.home, made.key, log=plan.log)) as peer,
+    ):
+        return [
+            found
+            for num_clients in LOADS
+            for found in measure_pair(own, peer, made.picture_1080p, num_clients, plan.rounds, each_s)
+        ]
 
 
 CASES: Final[Mapping[str, Callable[[BenchHome, Plan, Sequence[Row]], list[Row]]]] = {

@@ -85,6 +85,34 @@ def _cpu_ticks(pid: int) -> int:
 
 
 @contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as an exception does, so that what was started in it is stopped; exit code 143."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is the clearing up
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _sigterm_waits() -> Iterator[None]:
+    """SIGTERM takes effect at the end of the block: between a fork and its being known nobody could end the child."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
 def running(started: Running) -> Iterator[Running]:
     """Stops what was started at the end of the block."""
     try:
@@ -120,18 +148,29 @@ def launch(command: Sequence[str], url: str, health: str, home: Path, key: str, 
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "FACSIMILE_HOME": str(home), "PYTHONPATH": f"{root}:{root / 'datasets'}"}
     environment.pop("FACSIMILE_DATABASE", None)
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-P", *command], env=environment, stdout=sink, stderr=sink
-        )
+    launched: Running | None = None
+    try:
+        with log.open("ab") as sink, _sigterm_waits():
+            process = subprocess.Popen(
+                [sys.executable, "-P", *command], env=environment, stdout=sink, stderr=sink
+            )
+            launched = Running(url, process, key)
+        _wait_until_well(launched, health, log)
+    except BaseException:
+        if launched is not None:
+            stop(launched)
+        raise
+    return launched
+
+
+def _wait_until_well(launched: Running, health: str, log: Path) -> None:
     for _ in range(1200):
         with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}{health}", timeout=2).status_code == 200:
-                return Running(url, process, key)
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}, see {log}")
+            if httpx.get(f"{launched.url}{health}", timeout=2).status_code == 200:
+                return
+        if launched.process.poll() is not None:
+            raise RuntimeError(f"the server ended with {launched.process.returncode}, see {log}")
         time.sleep(0.1)
-    process.kill()
     raise RuntimeError("the server does not answer")
 
 
@@ -308,18 +347,20 @@ def measure_kills(
     rng = random.Random(seed)
     accepted: list[str] = []
     server = start(home, key, workers=1, log=log)
-    for number in range(count):
-        accepted += _ask_jobs(server, people, rng)
-        time.sleep(rng.uniform(0.0, 6.0))
-        victims = server.workers() if number % 2 else [server.process.pid]
-        for pid in victims:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if number % 2 == 0:
-            server.process.wait()
-            server = start(home, key, workers=1, log=log)
-    states = _wait_for_ends(server, accepted)
-    stop(server)
+    try:
+        for number in range(count):
+            accepted += _ask_jobs(server, people, rng)
+            time.sleep(rng.uniform(0.0, 6.0))
+            victims = server.workers() if number % 2 else [server.process.pid]
+            for pid in victims:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if number % 2 == 0:
+                server.process.wait()
+                server = start(home, key, workers=1, log=log)
+        states = _wait_for_ends(server, accepted)
+    finally:
+        stop(server)
     return _kill_rows(home, accepted, states, count)
 
 

@@ -58,6 +58,9 @@ def bench_server(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Of each load.")] = 60.0,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Into which the loads of server and LitServe are split, in turn.")
+    ] = 8,
     kills: Annotated[int, typer.Option(min=1, help="How often server or worker is killed.")] = 50,
     add: Annotated[bool, typer.Option("--add", help="Add the kills to those of earlier parts.")] = False,
     requests: Annotated[int, typer.Option(min=20, help="Of the memory run.")] = 2000,
@@ -70,6 +73,7 @@ def bench_server(
 
     from server import bench_cases
     from server.bench_home import make_home
+    from server.bench_server import ended_by_sigterm
 
     wanted = case or list(bench_cases.CASES)
     if unknown := [each for each in wanted if each not in bench_cases.CASES]:
@@ -79,11 +83,11 @@ def bench_server(
     if "litserve" in wanted and not bench_cases.has_litserve():
         complain("LitServe is not installed here: the peer is left out. `pip install litserve` brings it.")
     if quick:
-        seconds, kills, requests = 5.0, 2, 40
+        seconds, rounds, kills, requests = 5.0, 1, 2, 40
     out.mkdir(parents=True, exist_ok=True)
-    plan = bench_cases.Plan(seconds, requests, kills, seed, out / "server.log")
+    plan = bench_cases.Plan(seconds, rounds, requests, kills, seed, out / "server.log")
     rows = bench_cases.read_rows(out) if case else []
-    with tempfile.TemporaryDirectory() as folder:
+    with ended_by_sigterm(), tempfile.TemporaryDirectory() as folder:
         made = make_home(Path(folder))
         for name in wanted:
             found = bench_cases.CASES[name](made, plan, rows)
