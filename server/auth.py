@@ -177,6 +177,32 @@ def open_session_of(database: Database, key_id: str) -> Session:
     return Session(token, csrf_token_of(token), key_id)
 
 
+def open_session_for(database: Database, identity: str, roles: Iterable[str], label: str) -> Session:
+    """A session for somebody whom a provider vouched for, with these roles as long as it lasts.
+
+    Their row among the keys has a secret that nobody knows; revoking it ends their sessions and keeps them out:
+    RefusedError `oidc.locked_out`.
+    """
+    with database.write() as conn:
+        time = now(conn)
+        row = conn.execute(sa.select(api_keys).where(api_keys.c.id == identity)).one_or_none()
+        if row is not None and row.revoked_at is not None:
+            raise RefusedError(
+                "oidc.locked_out", "Your access to this server was withdrawn.", "Ask an admin."
+            )
+        values = {"roles": " ".join(sorted(roles)), "expires_at": time + SESSION_S}
+        if row is None:
+            unknown = {
+                "secret_sha256": _digest(secrets.token_urlsafe(32)),
+                "label": label,
+                "created_at": time,
+            }
+            conn.execute(sa.insert(api_keys), {"id": identity, **unknown, **values})
+        else:
+            conn.execute(sa.update(api_keys).where(api_keys.c.id == identity).values(**values))
+    return open_session_of(database, identity)
+
+
 def close_session(database: Database, token: str) -> None:
     """Log out; a session that has ended already is no error."""
     with database.write() as conn:

@@ -17,6 +17,7 @@ from provenance.errors import RefusedError
 from server import auth
 from server.auth import SCOPES, Principal
 from server.limits import too_large
+from server.oidc_login import JOURNEY_S
 from server.problems import Problem, TooBusyError
 from server.service import Service
 
@@ -198,6 +199,24 @@ def set_session_cookie(response: Response, session: auth.Session, service: Servi
         httponly=True,
         samesite="strict",
     )
+
+
+def set_journey_cookie(response: Response, value: str, service: Service) -> None:
+    """What a browser keeps while it signs in elsewhere; Lax, for it comes back from another site. Empty: forget it."""
+    response.set_cookie(
+        journey_cookie_name(service),
+        value,
+        max_age=JOURNEY_S if value else 0,
+        path="/",
+        secure=service.settings.is_https,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def journey_cookie_name(service: Service) -> str:
+    """Named as the session's is."""
+    return f"{cookie_name(service)}-sign-in"
 
 
 def clear_session_cookie(response: Response, service: Service) -> None:

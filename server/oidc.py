@@ -69,11 +69,13 @@ class Tokens:
         except TokenRefused as refused:
             log.info("token refused", reason=str(refused))
             return None
-        who = hashlib.sha256(f"{claims['iss']}\n{claims['sub']}".encode()).hexdigest()
-        return Principal(f"oidc-{who[:24]}", self.roles_of(claims))
+        return Principal(identity_of(claims), self.roles_of(claims))
 
-    def verify(self, token: str) -> dict[str, Any]:
-        """The claims of a token of this provider for this server, now; TokenRefused."""
+    def verify(self, token: str, audience: str | None = None) -> dict[str, Any]:
+        """The claims of a token of this provider for this server, now; TokenRefused.
+
+        `audience` is whom the token must be made out to: the settings' own where none is given.
+        """
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenRefused("too long")
         try:
@@ -86,7 +88,7 @@ class Tokens:
             raise TokenRefused("no signed token") from error
         if not isinstance(claims, dict):
             raise TokenRefused("no claims")
-        self._require_claims(claims)
+        self._require_claims(claims, audience or self._settings.audience)
         return claims
 
     def roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
@@ -99,9 +101,9 @@ class Tokens:
         mapping = self._settings.roles or tuple((role, role) for role in ROLES)
         return frozenset(role for value, role in mapping if value in named)
 
-    def _require_claims(self, claims: Mapping[str, Any]) -> None:
+    def _require_claims(self, claims: Mapping[str, Any], wanted: str) -> None:
         """OpenID Connect Core 3.1.3.7, points 2 to 5, 9 and 10."""
-        audience, wanted, now = claims.get("aud"), self._settings.audience, self._clock()
+        audience, now = claims.get("aud"), self._clock()
         if claims.get("iss") != self._settings.issuer:
             raise TokenRefused("issuer")
         if audience != wanted and not (isinstance(audience, list) and wanted in audience):
@@ -158,6 +160,12 @@ class Tokens:
                 return _bounded(got)
         except (OSError, httpx.HTTPError) as error:
             raise _unreadable(type(error).__name__) from None
+
+
+def identity_of(claims: Mapping[str, Any]) -> str:
+    """The principal of a token: a hash of issuer and subject, the same for every token of one person."""
+    who = hashlib.sha256(f"{claims['iss']}\n{claims['sub']}".encode()).hexdigest()
+    return f"oidc-{who[:24]}"
 
 
 def keys_of(jwks: bytes) -> dict[str, Key]:

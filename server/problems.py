@@ -62,6 +62,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "grant.revoked": 409,
     "ledger.index": 404,
     "manifest.unknown": 404,
+    "page.unknown": 404,
     "problem.unknown": 404,
     "consent.changed": 409,
     "store.locked": 503,

@@ -20,6 +20,7 @@ from server.limits import Rates, Shares, Slots
 from server.metrics import Metrics
 from server.objects import ObjectStore
 from server.oidc import Tokens
+from server.oidc_login import SignIn
 from server.sets import SetStore
 from server.settings import ServeSettings
 from server.tables import ensure_tables
@@ -71,9 +72,9 @@ class Service:
     home: Home
     queue: Queue
     objects: ObjectStore
+    sets: SetStore
     rates: Rates
     slots: Slots
-    sets: SetStore
     fetch_slots: Slots
     bodies: Shares
     streams: Shares
@@ -82,6 +83,7 @@ class Service:
     recent_reports: RecentReports = field(default_factory=RecentReports)
     fetch: Fetch = fetch
     tokens: Tokens | None = None
+    sign_in: SignIn | None = None
     draining: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _perception: Perception | None = None
@@ -92,19 +94,22 @@ class Service:
         """The service of an open home."""
         ensure_tables(home.database)
         metrics = Metrics()
+        oidc = settings.oidc
+        tokens = Tokens(oidc) if oidc else None
         return cls(
             settings=settings,
             home=home,
             queue=Queue(home, settings.lease_s, settings.max_attempts, settings.keep_results_s),
             objects=ObjectStore(home.store_path),
+            sets=SetStore(home.path, home.store_path),
             rates=Rates(settings.requests_per_minute, settings.logins_per_minute),
             slots=Slots(settings.check_slots, settings.waiting_slots, settings.deadline_s),
             fetch_slots=Slots(FETCHES_AT_ONCE, FETCHES_AT_ONCE, settings.deadline_s),
             bodies=Shares(2 * (settings.check_slots + settings.waiting_slots + 1), MAX_BODIES_EACH),
             streams=Shares(settings.max_connections // 2, MAX_STREAMS_EACH),
-            sets=SetStore(home.path, home.store_path),
             metrics=metrics,
-            tokens=Tokens(settings.oidc) if settings.oidc else None,
+            tokens=tokens,
+            sign_in=SignIn(oidc, tokens, settings.base_url) if oidc and tokens and oidc.client else None,
         )
 
     @property

@@ -54,16 +54,21 @@ class Issuer:
         return jwt.encode({"alg": alg, "kid": alg, **(header or {})}, told, self.keys[alg], algorithms=[alg])
 
 
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+def make_issuer(folder: Path) -> Issuer:
+    """One with a key of every kind."""
     keys: dict[str, Key] = {
         "RS256": RSAKey.generate_key(2048, {"kid": "RS256"}), "PS256": RSAKey.generate_key(2048, {"kid": "PS256"}),
         "ES256": ECKey.generate_key("P-256", {"kid": "ES256"}), "ES384": ECKey.generate_key("P-384", {"kid": "ES384"}),
         "Ed25519": OKPKey.generate_key("Ed25519", {"kid": "Ed25519"}),
     }  # fmt: skip
-    made = Issuer(keys, tmp_path_factory.mktemp("issuer") / "jwks.json")
+    made = Issuer(keys, folder / "jwks.json")
     made.write()
     return made
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return make_issuer(tmp_path_factory.mktemp("issuer"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import typer
 
 from server.console import report_errors, say
 from server.deps import open_home
-from server.settings import OidcSettings, ServeSettings
+from server.settings import OidcSettings, ServeSettings, read_settings
 
 if TYPE_CHECKING:
     import uvicorn
@@ -52,6 +52,9 @@ def serve(
     oidc_role: Annotated[
         list[str] | None, typer.Option(help="VALUE=ROLE pairs; without any, the claim holds roles' names.")
     ] = None,
+    oidc_client: Annotated[
+        str, typer.Option(help="This server's id at the provider: people may then sign in there.")
+    ] = "",
 ) -> None:
     """Serve the API and the page over this home."""
     import uvicorn
@@ -72,7 +75,14 @@ def serve(
         lease_s=lease,
         requests_per_minute=requests_per_minute,
         url_checks=url_checks,
-        oidc=_oidc(oidc_issuer, oidc_audience, oidc_jwks, oidc_claim, oidc_role or []),
+        oidc=_oidc(
+            oidc_issuer,
+            oidc_audience,
+            oidc_jwks,
+            oidc_claim,
+            oidc_role or [],
+            client=(oidc_client, read_settings().oidc_secret),
+        ),
     )
     with listening, open_home() as home:
         if production:
@@ -142,11 +152,19 @@ def uvicorn_config(
     )
 
 
-def _oidc(issuer: str, audience: str, jwks: str, claim: str, pairs: Sequence[str]) -> OidcSettings | None:
+def _oidc(
+    issuer: str,
+    audience: str,
+    jwks: str,
+    claim: str,
+    pairs: Sequence[str],
+    client: tuple[str, str] = ("", ""),
+) -> OidcSettings | None:
+    """What the options say of a provider; `client` is this server's id there and its secret."""
     from provenance.errors import UsageError
     from server.auth import ROLES
 
-    if not (issuer or audience or jwks or pairs):
+    if not (issuer or audience or jwks or pairs or client[0]):
         return None
     if not (issuer and audience and jwks):
         raise UsageError(
@@ -161,7 +179,7 @@ def _oidc(issuer: str, audience: str, jwks: str, claim: str, pairs: Sequence[str
             "A mapping names no role of ours.",
             f"Write VALUE=ROLE, ROLE one of {', '.join(ROLES)}.",
         )
-    return OidcSettings(issuer, audience, jwks, claim, roles)
+    return OidcSettings(issuer, audience, jwks, claim, roles, *client)
 
 
 def allowed_hosts(url: str) -> tuple[str, ...]:
