@@ -220,7 +220,9 @@ class Bench:
         found = self.locate(output.rgb, target.landmarks_px)
         sample |= geometry_measures(found, known)
         sample |= measures.eye_measures(found, known.landmarks_px)
-        sample["catchlight_kept"] = measures.catchlight_kept(output.rgb, found, known.lights)
+        also = [known.landmarks_px, *([] if output.landmarks_px is None else [output.landmarks_px])]
+        sample["catchlight_kept"] = measures.catchlight_kept(output.rgb, found, known.lights, also)
+        sample["catchlight_refound"] = measures.catchlight_kept(output.rgb, found, known.lights)
         width = mesh.face_width(target.landmarks_px)
         sample["seam_delta_e"] = measures.seam_delta_e(output, target.rgb, width)
         sample |= measures.fine_band_measures(output, target.rgb, target.landmarks_px, known.bands)

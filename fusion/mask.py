@@ -10,6 +10,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from fusion import mesh
 from fusion.blend import blur, masked_blur
@@ -37,6 +38,15 @@ def smooth_step(x: FloatArray) -> FloatArray:
     """0 below 0, 1 above 1, 3x² - 2x³ between."""
     t = np.clip(x, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def fill_outlines(inside: npt.NDArray[np.bool_]) -> FloatArray:
+    """Outermost outlines of a region, filled: 0 or 1, float32 [h, w]; the picture's rim is always outside."""
+    bits = inside.astype(np.uint8)
+    bits[[0, -1]] = 0
+    bits[:, [0, -1]] = 0
+    outlines, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(bits, outlines, -1, 1, cv2.FILLED), np.float32)
 
 
 def widen(mask: FloatArray, radius_px: float) -> FloatArray:
@@ -106,13 +116,53 @@ def occluder_mask(skin: FloatArray, points: FloatArray, hull: FloatArray, width:
         spared = np.maximum(spared, fill_contour(points, contour, size))
     suspect = np.where(spared > 0.5, 0, (1 - skin) * hull).astype(np.float32)
     seed = (hull > 0.5) & (feather_inside(hull, 0.05 * width) < 0.9)
-    count, labels = cv2.connectedComponents(((suspect > 0.5) & (hull > 0.5)).astype(np.uint8))
+    found = joined_to((suspect > 0.5) & (hull > 0.5), seed).astype(np.float32) * suspect
+    soft = blur(widen(found, 0.012 * width), 0.01 * width)
+    return np.asarray(np.minimum(soft * np.float32(1.2), 1), np.float32)
+
+
+def foreign_mask(
+    rgb: FloatArray, skin: FloatArray, points: FloatArray, hull: FloatArray, width: float
+) -> FloatArray:
+    """What lies on the lower face and has no colour of a face: a microphone, a scarf, a cup. float32 [H, W] in [0, 1].
+
+    Skin, its shade and a beard's hair lie on one line of CIE Lab, from the cheeks' colour to black. What is far off it,
+    no likely skin and joined to the outline is no beard; from there it may reach over the lips. rgb float32 [H, W, 3]
+    in [0, 1], `skin` its skin_likelihood [H, W].
+    """
+    size = (rgb.shape[0], rgb.shape[1])
+    lab = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab), np.float32)
+    known = cheek_mask(points, size) * hull > 0.5
+    if not known.any():
+        return np.zeros(size, np.float32)
+    tone = np.median(lab[known], axis=0)
+    lightness = np.clip((lab[..., 0] - BLACK[0]) / max(float(tone[0] - BLACK[0]), 1.0), 0, 1.2)
+    expected = BLACK[1:] + lightness[..., None] * (tone[1:] - BLACK[1:])
+    off = blur(np.linalg.norm(lab[..., 1:] - expected, axis=-1).astype(np.float32), 0.008 * width)
+    foreign = smooth_step((off - FOREIGN_CHROMA) / 4) * smooth_step((0.5 - skin) / np.float32(0.3))
+    beard, lips = (fill_contour(points, contour, size) for contour in (BEARD, mesh.OUTER_LIPS))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    core = cv2.morphologyEx((foreign * beard * hull > 0.5).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    rim = (hull > 0.5) & (feather_inside(hull, 0.05 * width) < 0.9)
+    joined = joined_to(core > 0, rim)
+    if joined.sum() < 0.004 * width * width:
+        return np.zeros(size, np.float32)
+    spread = np.maximum(1.5 * lab[joined].std(axis=0), SKIN_SPREAD)
+    away = np.linalg.norm((lab - np.median(lab[joined], axis=0)) / spread, axis=-1)
+    alike = joined | ((away < 2.5) & (skin < 0.5) & (np.maximum(beard, widen(lips, 0.02 * width)) > 0.5))
+    found = joined_to(alike, joined).astype(np.float32) * hull
+    found = np.asarray(cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.float32)
+    soft = blur(widen(found, 0.012 * width), 0.01 * width)
+    return np.asarray(np.minimum(soft * np.float32(1.2), 1), np.float32)
+
+
+def joined_to(region: npt.NDArray[np.bool_], seed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The connected parts of a region [H, W] that a seed touches."""
+    count, labels = cv2.connectedComponents(region.astype(np.uint8))
     joined = np.zeros(count, bool)
     joined[np.unique(labels[seed])] = True
     joined[0] = False
-    found = joined[labels].astype(np.float32) * suspect
-    soft = blur(widen(found, 0.012 * width), 0.01 * width)
-    return np.asarray(np.minimum(soft * np.float32(1.2), 1), np.float32)
+    return np.asarray(joined[labels])
 
 
 EYES: Final = (mesh.LEFT_EYE, mesh.RIGHT_EYE)
@@ -134,3 +184,7 @@ BEARD: Final[tuple[int, ...]] = (
 )
 # Least spread of a face's skin in L, a, b: smaller measured spreads are noise of a smooth picture.
 SKIN_SPREAD: Final[FloatArray] = np.array([6.0, 2.5, 3.0], np.float32)
+BLACK: Final[FloatArray] = np.array([12.0, 2.0, 2.0], np.float32)  # L, a, b of the darkest hair
+FOREIGN_CHROMA: Final = (
+    10.0  # distance from the line of skin, shade and hair at which a colour begins to be foreign
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
@@ -32,7 +33,7 @@ def seam_delta_e(output: WarpResult, target_rgb: UInt8Array, width_px: float, le
     x0, y0, x1, y1 = output.roi_xyxy
     scale = min(1.0, 80.0 / width_px)
     size = (max(8, round((y1 - y0) * scale)), max(8, round((x1 - x0) * scale)))
-    inside = _filled(blend.resize(output.mask, size) > level)
+    inside = mask.fill_outlines(blend.resize(output.mask, size) > level)
     line = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     if not line.any():
         return 0.0
@@ -40,15 +41,6 @@ def seam_delta_e(output: WarpResult, target_rgb: UInt8Array, width_px: float, le
         _step(picture[y0:y1, x0:x1], inside, 0.04 * width_px * scale) for picture in (output.rgb, target_rgb)
     ]
     return float(np.linalg.norm(steps[0] - steps[1], axis=-1)[line].mean())
-
-
-def _filled(inside: npt.NDArray[np.bool_]) -> FloatArray:
-    """Outermost outlines of a region, filled; the picture's rim is always outside."""
-    bits = inside.astype(np.uint8)
-    bits[[0, -1]] = 0
-    bits[:, [0, -1]] = 0
-    outlines, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(bits, outlines, -1, 1, cv2.FILLED), np.float32)
 
 
 def _step(rgb: UInt8Array, inside: FloatArray, band_px: float) -> FloatArray:
@@ -175,17 +167,26 @@ def eye_lights(rgb: UInt8Array, landmarks_px: FloatArray) -> EyeLights:
     return left, right
 
 
-def catchlight_kept(output_rgb: UInt8Array, found: FloatArray, lights: EyeLights) -> float:
+def catchlight_kept(
+    output_rgb: UInt8Array, found: FloatArray, lights: EyeLights, also: Sequence[FloatArray] = ()
+) -> float:
     """Share of the eyes with a catch-light (`eye_lights` of the target) whose output shows one within reach.
 
-    `found`: the output's landmarks. NaN where no eye has one.
+    `found`: the output's landmarks [478, 2] by the finder. Where it misplaces the limbus, a highlight that is plainly
+    there lies out of reach; so an eye also counts where it is seen from one of `also`, landmarks of the same face got
+    otherwise. NaN where no eye has a catch-light.
     """
-    kept = []
-    for wanted, after in zip(lights, find_corneas(output_rgb, found), strict=True):
-        if not wanted:
-            continue
-        seen = catchlights(output_rgb, after) if after is not None else []
-        kept.append(any(float(np.linalg.norm(one - wanted[0])) <= CATCHLIGHT_REACH for one in seen))
+    seen = [find_corneas(output_rgb, points) for points in (found, *also)]
+    kept = [
+        any(
+            float(np.linalg.norm(one - wanted[0])) <= CATCHLIGHT_REACH
+            for cornea in (corneas[eye] for corneas in seen)
+            if cornea is not None
+            for one in catchlights(output_rgb, cornea)
+        )
+        for eye, wanted in enumerate(lights)
+        if wanted
+    ]
     return float(np.mean(kept)) if kept else float("nan")
 
 

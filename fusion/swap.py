@@ -15,6 +15,7 @@ from fusion.detail import DetailOptions, restore_detail
 from fusion.engines import hybrid_face, style_face
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
+from fusion.seam import SeamOptions, close_seam
 from fusion.warp import WarpOptions, WarpResult, target_in_shape, warp_face
 from provenance.errors import FaceError, UsageError
 
@@ -69,6 +70,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "film": Preset(engine="hybrid"),
 }
 DEFAULT_PRESET: Final = "film"
+DEFAULT_SEAM: Final = SeamOptions()
 
 
 def find_preset(name: str) -> Preset:
@@ -185,10 +187,16 @@ def finish(
     result: WarpResult,
     detail: DetailOptions | None,
     eyes: EyeOptions | None,
+    seam: SeamOptions | None = DEFAULT_SEAM,
 ) -> WarpResult:
-    """What every engine's result goes through: the target's fine bands on its skin, the target's light in its eyes."""
+    """What every engine's result goes through: no colour step at the outline, the target's fine bands on its skin,
+    the target's light in its eyes. None leaves a step out.
+    """
     landmarks = target_landmarks if result.landmarks_px is None else result.landmarks_px
     rgb, clock = result.rgb, [time.perf_counter()]
+    if seam is not None:
+        rgb = close_seam(target_rgb, result, landmarks, seam)
+    clock.append(time.perf_counter())
     if detail is not None:
         under = target_in_shape(target_rgb, result)
         rgb = restore_detail(rgb, under, result.mask, result.roi_xyxy, landmarks, detail)
@@ -196,7 +204,7 @@ def finish(
     if eyes is not None:
         rgb = match_eyes(rgb, landmarks, target_rgb, target_landmarks, eyes).rgb
     clock.append(time.perf_counter())
-    spent = {name: 1e3 * (clock[i + 1] - clock[i]) for i, name in enumerate(("detail", "eyes"))}
+    spent = {name: 1e3 * (clock[i + 1] - clock[i]) for i, name in enumerate(("seam", "detail", "eyes"))}
     return dataclasses.replace(result, rgb=rgb, timings_ms={**result.timings_ms, **spent})
 
 

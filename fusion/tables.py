@@ -24,7 +24,8 @@ UNITS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("id_top1", "id_top5"), "share"),
     **dict.fromkeys(("id_cos_source", "id_cos_target"), "cosine"),
     **{"pose_deg": "degree", "pose_within_4": "share", "landmark_nme": "inter-ocular distance"},
-    **{"seam_delta_e": "CIE76", "hf_corr": "correlation", "catchlight_kept": "share"},
+    **{"seam_delta_e": "CIE76", "hf_corr": "correlation"},
+    **dict.fromkeys(("catchlight_kept", "catchlight_refound"), "share"),
     **dict.fromkeys(("hf_ratio", "hf_off", "hf_ratio_1", "hf_ratio_2"), "ratio"),
     **{"eye_aperture_err": "share of the opening", "iris_err": "eye width"},
 }

@@ -300,6 +300,7 @@ def plan_look(
     share = mask.feather_inside(geometry.hull, options.feather * width)
     for skin in (skin_over, skin_under):
         share = share * (1 - mask.occluder_mask(skin, points, geometry.hull, width))
+    share = share * (1 - mask.foreign_mask(under, skin_under, points, geometry.hull, width))
     holes: list[tuple[int, ...]] = list(mask.EYES) if options.keep_eyes else []
     holes += [mesh.INNER_LIPS] if options.keep_mouth else []
     for contour in holes:
@@ -346,12 +347,21 @@ def _sample(rgb: UInt8Array, coordinates: FloatArray, size: tuple[int, int]) -> 
     return np.asarray(drawn, np.float32) / np.float32(255)
 
 
-def target_in_shape(target_rgb: UInt8Array, result: WarpResult) -> FloatArray:
-    """The untouched target over the result's region, bent to the result's shape, float32 [h, w, 3] in [0, 1]."""
+def target_in_shape(
+    target_rgb: UInt8Array, result: WarpResult, size: tuple[int, int] | None = None
+) -> FloatArray:
+    """The untouched target over the result's region, bent to the result's shape, float32 [h, w, 3] in [0, 1].
+
+    `size` (height, width): drawn at another size than the region's own.
+    """
     x0, y0, x1, y1 = result.roi_xyxy
-    if result.from_target is None:
-        return target_rgb[y0:y1, x0:x1].astype(np.float32) / np.float32(255)
-    return _sample(target_rgb, result.from_target, (y1 - y0, x1 - x0))
+    size = size or (y1 - y0, x1 - x0)
+    if result.from_target is not None:
+        return _sample(target_rgb, result.from_target, size)
+    part = target_rgb[y0:y1, x0:x1]
+    if size != part.shape[:2]:
+        part = np.asarray(cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_AREA), np.uint8)
+    return part.astype(np.float32) / np.float32(255)
 
 
 def _map_area(coordinates: FloatArray) -> float:

@@ -120,6 +120,12 @@ def test_a_catch_light_is_kept_or_lost() -> None:
     assert measures.catchlight_kept(dark.rgb, points, wanted) == 0
     assert measures.catchlight_kept(elsewhere.rgb, points, wanted) == 0
     assert np.isnan(measures.catchlight_kept(lit.rgb, points, measures.eye_lights(dark.rgb, points)))
+    radius = float(np.linalg.norm(points[469] - points[468]))
+    missed = points + np.array([0, 1.2 * radius], np.float32)  # as if the finder had lost the limbus
+    assert measures.catchlight_kept(lit.rgb, missed, wanted) == 0
+    assert measures.catchlight_kept(lit.rgb, missed, wanted, [points]) == 1
+    assert measures.catchlight_kept(dark.rgb, missed, wanted, [points]) == 0
+    assert measures.catchlight_kept(elsewhere.rgb, missed, wanted, [points]) == 0
 
 
 def test_kernel_distance_tells_two_distributions_apart() -> None:

@@ -1,0 +1,70 @@
+"""Drawn covers, what is measured of them, and what the rule of occlusion keeps of them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_fusion_warp import BROWN, PALE, landmarks, picture
+
+from fusion import covers, mask, mesh
+from fusion.face import FloatArray, UInt8Array
+from fusion.warp import WarpResult, warp_face
+
+POINTS = landmarks(40, (200, 190), 90)
+SOURCE_POINTS = landmarks(41, (200, 190), 90)
+RGB = picture(POINTS, (400, 400), PALE, 5)
+SOURCE = picture(SOURCE_POINTS, (400, 400), BROWN, 6)
+
+
+def painted(rgb: UInt8Array, spared: FloatArray) -> WarpResult:
+    """A result that greys the face's oval except where `spared`."""
+    share = mask.fill_contour(POINTS[: mesh.NUM_MESH], mesh.OVAL, (400, 400)) * (1 - spared)
+    new = np.rint(rgb + share[..., None] * (128.0 - rgb)).astype(np.uint8)
+    return WarpResult(new, share.astype(np.float32), (0, 0, 400, 400), share > 0)
+
+
+@pytest.mark.parametrize("kind", covers.COVERS)
+def test_a_cover_is_drawn_where_its_mask_says_and_the_same_again(kind: str) -> None:
+    drawn, cover = covers.draw_cover(RGB, POINTS, kind, seed=1)
+    again, _ = covers.draw_cover(RGB, POINTS, kind, seed=1)
+    assert (drawn == again).all()
+    width = mesh.face_width(POINTS)
+    on_face = mask.fill_contour(POINTS[: mesh.NUM_MESH], mesh.OVAL, (400, 400)) * cover
+    assert 0.01 * width**2 < on_face.sum() < 0.35 * width**2
+    far = mask.widen(cover, 0.06 * width) == 0
+    assert (drawn[far] == RGB[far]).all()
+    core = cover > 0.95
+    assert np.abs(drawn.astype(float) - RGB)[core].mean() > 10
+
+
+@pytest.mark.parametrize("kind", covers.COVERS)
+def test_a_cover_kept_and_a_cover_painted_over_are_told_apart(kind: str) -> None:
+    drawn, cover = covers.draw_cover(RGB, POINTS, kind, seed=1)
+    nothing = np.zeros((400, 400), np.float32)
+    plain = painted(RGB, nothing)
+    kept = covers.cover_measures(painted(drawn, cover), drawn, cover, plain, POINTS)
+    over = covers.cover_measures(painted(drawn, nothing), drawn, cover, plain, POINTS)
+    timid = covers.cover_measures(painted(drawn, nothing + 1), drawn, cover, plain, POINTS)
+    assert kept["cover_kept"] == 1
+    assert kept["beside_painted"] == pytest.approx(1, abs=0.02)
+    assert over["cover_kept"] < 0.2
+    assert over["cover_error"] > 20
+    assert timid["cover_kept"] == 1
+    assert timid["beside_painted"] == 0  # who paints nothing keeps every cover, and is found out
+
+
+def test_a_cover_beside_the_face_is_not_measured() -> None:
+    plain = painted(RGB, np.zeros((400, 400), np.float32))
+    aside = np.zeros((400, 400), np.float32)
+    aside[:10, :10] = 1
+    assert np.isnan(list(covers.cover_measures(plain, RGB, aside, plain, POINTS).values())).all()
+
+
+def test_a_microphone_stays_before_the_chin_and_a_bare_chin_is_painted() -> None:
+    drawn, cover = covers.draw_cover(RGB, POINTS, "microphone", seed=2)
+    plain, swapped = (warp_face(each, POINTS, SOURCE, SOURCE_POINTS) for each in (RGB, drawn))
+    found = covers.cover_measures(swapped, drawn, cover, plain, POINTS)
+    assert found["cover_kept"] > 0.9
+    assert found["beside_painted"] > 0.4  # lips and a rim around it stay the target's
+    same = dataclasses.replace(plain)
+    assert covers.cover_measures(same, drawn, cover, plain, POINTS)["cover_kept"] < 0.2
