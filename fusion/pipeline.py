@@ -1,95 +1,39 @@
 """The only writer of finished media: consent, swap, mark, encode, sign, record, release; knows no command line.
 
-Nothing here can be switched off. A step that fails raises, and what was computed is dropped.
+The last five steps are fusion/seal.py's, and nothing but this file calls them. Nothing here can be switched off. A step
+that fails raises, and what was computed is dropped.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy.engine import Connection
 
+from fusion.evidence import Input
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.files import make_folder
-from fusion.media import LIMITS, Limits, encode_picture, format_of_output, read_picture, write_file_atomically
+from fusion.media import LIMITS, Limits
 from fusion.request import FuseRequest, Look, SampleRequest, only_face, pair_up
+from fusion.seal import BoolArray, Job, Output, Release, Sealed, seal_and_release
 from fusion.stopwatch import Stopwatch
-from fusion.visible_label import draw_label
-from provenance import __version__, claim, consent, signing, watermark, xmp
+from provenance import consent
 from provenance.consent import Decision
-from provenance.container import c2pa_store, split_parts
-from provenance.declarations import find_declaration
 from provenance.errors import RefusedError
-from provenance.hashes import content_sha256, perceptual_hash, sha256_hex
 from provenance.home import Home
 from provenance.ledger import Receipt
-from provenance.manifests import record_output
-from provenance.records import ConsentRequest, FaceClaim, FolderEvidence, ManifestEvidence, Role
+from provenance.records import ConsentRequest, FaceClaim, Role
 
 if TYPE_CHECKING:
     from facesets.portraits import PortraitModel
     from fusion.strangers import Stranger, Strangers
     from fusion.swap import Engine, Perception
-
-BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """A released file and what was recorded of it.
-
-    altered       bool [H, W], the pixels of a target that were changed before it was marked; else None
-    landmarks_px  float32 [478, 2] of a drawn portrait; else None
-    """
-
-    path: Path
-    asset_id: str
-    content_sha256: str
-    receipt: Receipt
-    details: dict[str, Any] = field(default_factory=dict)
-    altered: BoolArray | None = field(default=None, repr=False, compare=False)
-    landmarks_px: FloatArray | None = field(default=None, repr=False, compare=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON of `facsimile fuse` and `sample`, see docs/cli.md."""
-        return {
-            "asset_id": self.asset_id,
-            "output": str(self.path),
-            "content_sha256": self.content_sha256,
-            "ledger": {"index": self.receipt.index, "root": self.receipt.root},
-            "marks": {"mark": True, "c2pa": True, "xmp": True},
-            **self.details,
-        }
-
-
-class Release:
-    """Where a finished picture goes: `keep` before it is recorded, `settle` with the record, `release` after it.
-
-    This one is a file. The server's puts the bytes into its store and ends its job in the record's transaction.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.format = format_of_output(path)
-
-    def keep(self, data: bytes) -> None:
-        """Called with the signed bytes before they are recorded; nobody may see them yet."""
-
-    def settle(self, sealed: Sealed, conn: Connection) -> None:
-        """Called in the transaction that records the output: what is written here commits with it, or not."""
-
-    def release(self, data: bytes) -> None:
-        """Called when the record has been committed."""
-        write_file_atomically(self.path, data)
 
 
 @dataclass(frozen=True)
@@ -99,20 +43,22 @@ class Prepared:
     request: FuseRequest
     engine: str
     question: ConsentRequest
-    target: _Input
-    sources: tuple[_Input, ...]
+    target: Input
+    sources: tuple[Input, ...]
     target_faces: tuple[Face, ...]
     source_faces: tuple[Face, ...]
     pairs: tuple[tuple[int, int], ...]
 
 
-def fuse(request: FuseRequest, home: Home, perception: Perception, output: Path) -> Sealed:
+def fuse(
+    request: FuseRequest, home: Home, perception: Perception, output: Path, watch: Stopwatch | None = None
+) -> Sealed:
     """Fuse, seal, record and write one picture to `output`.
 
     ConsentError (logged) when any face is not covered, at the start or at release; FaceError, MediaError,
     SignatureError, StoreError, UsageError. Nothing is written then.
     """
-    watch, release = Stopwatch(), Release(output)
+    watch, release = watch or Stopwatch(), Release(output)
     prepared = prepare(request, home, perception, watch)
     with watch.stage("consent"), consent.accept(prepared.question, home) as (decision, conn):
         accepted = record_acceptance(decision, home, conn)
@@ -129,8 +75,8 @@ def prepare(
     engine = request.engine or preset.engine
     require_engine(engine)
     with watch.stage("read"):
-        target = _Input.read(request.target, home, limits)
-        sources = tuple(_Input.read(data, home, limits) for data in request.sources)
+        target = Input.read(request.target, home, limits)
+        sources = tuple(Input.read(data, home, limits) for data in request.sources)
     with watch.stage("perceive"):
         target_faces = sorted(perception.analyse(target.rgb), key=lambda face: float(face.box_xyxy[0]))
         source_faces = [only_face(perception.analyse(source.rgb)) for source in sources]
@@ -184,7 +130,7 @@ def complete(
             detail=request.detail,
             eyes=request.eyes,
         )
-    job = _Job(
+    job = Job(
         what="fusion",
         engine=prepared.engine,
         models={**perception.models, **models_of(prepared.engine)},
@@ -200,7 +146,7 @@ def complete(
         "faces": [{"source": i, "face": k} for i, k in prepared.pairs],
         "grants": list(decision.grant_ids),
     }
-    sealed = _seal_and_release(swapped, job, home, _Output(release, watch, details))
+    sealed = seal_and_release(swapped, job, home, Output(release, watch, details))
     return replace(sealed, altered=_changed(prepared.target.rgb, swapped))
 
 
@@ -236,9 +182,9 @@ def portray(
     nobody = stranger.nobody
     with watch.stage("draw"):
         portrait = strangers.picture(stranger, look)
-    job = _Job(what="sample", engine="portraits", models=strangers.models, label=look.label)
+    job = Job(what="sample", engine="portraits", models=strangers.models, label=look.label)
     details = {"seed": nobody.seed, "number": nobody.index}
-    sealed = _seal_and_release(portrait.rgb, job, home, _Output(release, watch, details))
+    sealed = seal_and_release(portrait.rgb, job, home, Output(release, watch, details))
     return replace(sealed, landmarks_px=portrait.landmarks_px)
 
 
@@ -256,7 +202,7 @@ def rework(
     """
     watch = Stopwatch()
     with watch.stage("read"):
-        picture = _Input.read(data, home)
+        picture = Input.read(data, home)
     if picture.evidence is None:
         raise RefusedError(
             "rework.not_nobody",
@@ -265,8 +211,8 @@ def rework(
         )
     with watch.stage("rework"):
         changed = change(picture.rgb)
-    job = _Job("self_blend", "self_blend", models={}, purpose=purpose, inputs=(picture,))
-    sealed = _seal_and_release(changed, job, home, _Output(release, watch, {}))
+    job = Job("self_blend", "self_blend", models={}, purpose=purpose, inputs=(picture,))
+    sealed = seal_and_release(changed, job, home, Output(release, watch, {}))
     return replace(sealed, altered=_changed(picture.rgb, changed))
 
 
@@ -283,7 +229,7 @@ def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, 
     """
     watch, release = Stopwatch(), Release(output)
     with watch.stage("read"):
-        tiles = [_Input.read(data, home) for data in pictures]
+        tiles = [Input.read(data, home) for data in pictures]
     if not tiles or any(tile.evidence is None or tile.evidence.kind != "manifest" for tile in tiles):
         raise RefusedError(
             "sheet.not_ours",
@@ -292,8 +238,8 @@ def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, 
         )
     with watch.stage("draw"):
         rgb = _grid([tile.rgb for tile in tiles], columns, tile_px)
-    job = _Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=tuple(tiles))
-    return _seal_and_release(rgb, job, home, _Output(release, watch, {"pictures": len(tiles)}))
+    job = Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=tuple(tiles))
+    return seal_and_release(rgb, job, home, Output(release, watch, {"pictures": len(tiles)}))
 
 
 def bench_sheet(
@@ -312,7 +258,7 @@ def bench_sheet(
     """
     watch, release = Stopwatch(), Release(output)
     with watch.stage("read"):
-        inputs = [(_Input.read(source, home), _Input.read(target, home)) for source, target in files]
+        inputs = [(Input.read(source, home), Input.read(target, home)) for source, target in files]
     if not inputs or any(one.evidence is None for pair in inputs for one in pair):
         raise RefusedError(
             "sheet.not_ours",
@@ -329,8 +275,8 @@ def bench_sheet(
             tiles += [source.rgb, target.rgb, *made]
     rgb = _grid(tiles, 2 + len(engines), tile_px)
     everything = tuple({one.data: one for pair in inputs for one in pair}.values())
-    job = _Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=everything)
-    return _seal_and_release(rgb, job, home, _Output(release, watch, {"pictures": len(tiles)}))
+    job = Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=everything)
+    return seal_and_release(rgb, job, home, Output(release, watch, {"pictures": len(tiles)}))
 
 
 def _grid(pictures: list[UInt8Array], columns: int, tile_px: int) -> UInt8Array:
@@ -341,189 +287,7 @@ def _grid(pictures: list[UInt8Array], columns: int, tile_px: int) -> UInt8Array:
     return np.asarray(np.vstack(rows), np.uint8)
 
 
-@dataclass(frozen=True)
-class _Input:
-    """A picture handed in: its bytes, its pixels, and what proves that its people are nobody's."""
-
-    data: bytes
-    rgb: UInt8Array
-    mime: str
-    evidence: ManifestEvidence | FolderEvidence | None
-
-    @classmethod
-    def read(cls, data: bytes, home: Home, limits: Limits = LIMITS) -> _Input:
-        picture = read_picture(data, limits)
-        mime = picture.format.mime
-        return cls(data, picture.rgb, mime, _synthetic_evidence(data, mime, home))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What sealing needs to know of how the pixels came to be; a fusion has a decision, a sample has none."""
-
-    what: str
-    engine: str
-    models: dict[str, str]
-    decision: Decision | None = None
-    accepted_index: int | None = None
-    purpose: str = "sample"
-    inputs: tuple[_Input, ...] = ()
-    label: bool = False
-
-
-@dataclass(frozen=True)
-class _Output:
-    """Where and as what the picture is released, and what is told of it."""
-
-    release: Release
-    watch: Stopwatch
-    details: dict[str, Any]
-
-
-def _seal_and_release(rgb: UInt8Array, job: _Job, home: Home, output: _Output) -> Sealed:
-    asset_id = secrets.token_bytes(8)
-    watch, release = output.watch, output.release
-    with watch.stage("mark"):
-        shown = draw_label(rgb) if job.label else rgb
-        marked = watermark.embed(shown, asset_id, home.keys.mark_key)
-    with watch.stage("encode"):
-        encoded = encode_picture(marked, release.format)
-    with watch.stage("sign"):
-        signed = _sign(encoded, release.format.mime, asset_id.hex(), job, home)
-    with watch.stage("record"):
-        entry = _entry(signed, marked, asset_id.hex(), job, home)
-        sealed = _record(signed, entry, job, home, output)
-    with watch.stage("release"):
-        release.release(signed)
-    return sealed
-
-
-def _sign(encoded: bytes, mime: str, asset_id: str, job: _Job, home: Home) -> bytes:
-    production = claim.Production(__version__, job.engine, datetime.now(UTC), job.models)
-    manifest, source_type = _manifest(asset_id, mime, production, job, home)
-    with_xmp = xmp.embed_xmp(encoded, mime, claim.xmp_packet(asset_id, source_type, home.organisation))
-    return signing.sign(
-        with_xmp, mime, manifest, home.keys, _ingredients(job), timestamp_url=home.timestamp_url
-    )
-
-
-def _manifest(
-    asset_id: str, mime: str, production: claim.Production, job: _Job, home: Home
-) -> tuple[claim.Manifest, str]:
-    """The manifest for this kind of job, and the digital source type that it declares."""
-    if job.decision is None:
-        ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=("portrait model: nobody",))
-        if job.what == "sheet":
-            num_pictures = len(job.inputs)
-            manifest = claim.manifest_for_sheet(asset_id, mime, production, ground, num_pictures=num_pictures)
-            return manifest, claim.SWAP_SOURCE_TYPE
-        if job.what == "self_blend":
-            shown = [f"{one.evidence.kind}: nobody" for one in job.inputs if one.evidence is not None]
-            ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=tuple(shown))
-            manifest = claim.manifest_for_swap(asset_id, mime, production, ground, num_sources=0)
-            return manifest, claim.SWAP_SOURCE_TYPE
-        return claim.manifest_for_sample(asset_id, mime, production, ground), claim.SAMPLE_SOURCE_TYPE
-    ground = claim.ConsentRecord(
-        purpose=job.purpose,
-        use=job.decision.request.use,
-        media=job.decision.request.media,
-        grants=consent.references(job.decision, asset_id, home),
-        evidence=consent.evidence_labels(job.decision),
-        ledger_index=job.accepted_index,
-        rules_sha256=job.decision.rules_sha256,
-    )
-    num_sources = len(job.inputs) - 1
-    manifest = claim.manifest_for_swap(asset_id, mime, production, ground, num_sources=num_sources)
-    return manifest, claim.SWAP_SOURCE_TYPE
-
-
-def _ingredients(job: _Job) -> list[claim.Ingredient]:
-    """A target is the parent, its sources are components; all pictures of a sheet are components."""
-    has_parent = job.what != "sheet"
-    return [
-        claim.Ingredient(item.data, item.mime, "parentOf" if has_parent and number == 0 else "componentOf")
-        for number, item in enumerate(job.inputs)
-    ]
-
-
-def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: _Job, home: Home) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "kind": "output_recorded",
-        "what": job.what,
-        "asset_id": asset_id,
-        "content_sha256": content_sha256(signed),
-        "file_sha256": sha256_hex(signed),
-        "perceptual_hash": perceptual_hash(marked),
-        "label": job.label,
-        "engine": job.engine,
-        "models": job.models,
-        "inputs": [perceptual_hash(item.rgb) for item in job.inputs],
-        consent.NOBODIES_FIELD: job.decision is None or job.decision.all_synthetic,
-    }
-    if job.decision is not None:
-        entry["grants"] = list(consent.references(job.decision, asset_id, home))
-        entry["accepted_index"] = job.accepted_index
-    return entry
-
-
-def _record(signed: bytes, entry: dict[str, Any], job: _Job, home: Home, output: _Output) -> Sealed:
-    store = c2pa_store(split_parts(signed))
-    output.release.keep(signed)
-    with _recording(job, home) as conn:
-        receipt = record_output(home.ledger, entry, store, conn)
-        details = {**output.details, "models": job.models, "timings_ms": output.watch.timings_ms}
-        sealed = Sealed(output.release.path, entry["asset_id"], entry["content_sha256"], receipt, details)
-        output.release.settle(sealed, conn)
-    return sealed
-
-
-@contextmanager
-def _recording(job: _Job, home: Home) -> Iterator[Connection]:
-    """The transaction of an output's record; consent is judged again in it, for a grant may be revoked by now."""
-    if job.decision is None:
-        with home.database.write() as conn:
-            yield conn
-        return
-    with consent.accept(job.decision.request, home) as (decision, conn):
-        if (decision.grant_ids, decision.all_synthetic) != (
-            job.decision.grant_ids,
-            job.decision.all_synthetic,
-        ):
-            raise RefusedError(
-                "consent.changed",
-                "The grants that cover this changed while it was made, so the manifest would name the wrong ones.",
-                "Ask again.",
-            )
-        yield conn
-
-
-def _synthetic_evidence(data: bytes, mime: str, home: Home) -> ManifestEvidence | FolderEvidence | None:
-    """What says that the people of a file are nobody's: its manifest, or a folder declared by the operator."""
-    content = content_sha256(data)
-    declaration = find_declaration(home, content)
-    if declaration is not None:
-        return FolderEvidence.make(kind="folder", content_sha256=content, declaration_id=declaration)
-    reading = signing.read_manifest(data, mime, home.keys.trust)
-    if reading.state != "valid" or not _declares_nobodies(reading, content, home):
-        return None
-    return ManifestEvidence.make(
-        kind="manifest",
-        content_sha256=content,
-        state=reading.state,
-        ours=reading.ours,
-        source_type=reading.source_type,
-        asset_id=reading.asset_id,
-    )
-
-
-def _declares_nobodies(reading: signing.ManifestReading, content: str, home: Home) -> bool:
-    if reading.source_type == claim.SAMPLE_SOURCE_TYPE:
-        return True
-    recorded = home.ledger.find_by_content_hash(content) if reading.ours else []
-    return any(entry.body.get(consent.NOBODIES_FIELD) is True for entry in recorded)
-
-
-def _claim(role: Role, face: Face, picture: _Input) -> FaceClaim:
+def _claim(role: Role, face: Face, picture: Input) -> FaceClaim:
     return FaceClaim.make(
         role=role, embedding=face.embedding, grant_id=None, synthetic_evidence=picture.evidence
     )

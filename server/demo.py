@@ -18,7 +18,7 @@ from server.report import LIMITS, evidence_table, page
 if TYPE_CHECKING:
     from detector.check import Report
     from fusion.face import UInt8Array
-    from fusion.pipeline import Sealed
+    from fusion.seal import Sealed
 
 SEED = 7
 SIZE_PX = 512

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import Connection
 
 from fusion.formats import Format
-from fusion.pipeline import Release, Sealed, complete, prepare
+from fusion.pipeline import complete, prepare
 from fusion.request import FuseRequest
+from fusion.seal import Release, Sealed
 from fusion.stopwatch import Stopwatch
 from provenance import consent
 from provenance.errors import FacsimileError, StoreError

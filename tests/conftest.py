@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fusion.pipeline import Sealed, sample
+from fusion.pipeline import sample
 from fusion.request import SampleRequest
+from fusion.seal import Sealed
 from fusion.swap import Perception, load_perception
 from provenance.declarations import declare_synthetic
 from provenance.hashes import content_sha256

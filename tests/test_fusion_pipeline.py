@@ -38,13 +38,13 @@ STEPS = [
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from fusion import pipeline
+from fusion import pipeline, seal
 from fusion.request import FuseRequest
 from fusion.swap import load_perception
 from provenance.home import Home
 
 home_path, source, target, output, step, when = sys.argv[1:]
-owner = pipeline
+owner = seal
 *modules, name = step.split(".")
 for module in modules:
     owner = getattr(owner, module)
@@ -144,7 +144,7 @@ def test_a_kill_between_any_two_steps_leaves_no_unlogged_output(
         env=environment,
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     with Home.open(studio.home_path) as home:

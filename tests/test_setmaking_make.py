@@ -24,7 +24,8 @@ from facesets.record import SampleRecord, flaws_of, read_lines
 from facesets.rle import decode_runs
 from facesets.spec import SetSpec
 from fusion.media import encode_picture
-from fusion.pipeline import Release, rework
+from fusion.pipeline import rework
+from fusion.seal import Release
 from provenance.errors import FacsimileError, InputError, RefusedError, UsageError
 from provenance.hashes import content_sha256, sha256_hex
 from provenance.home import Home

@@ -24,8 +24,9 @@ from facesets.spec import SetSpec
 from fusion.face import FloatArray, UInt8Array
 from fusion.files import make_folder, sync_folder, write_file_atomically
 from fusion.media import read_picture
-from fusion.pipeline import Release, Sealed, fuse, portray, rework
+from fusion.pipeline import fuse, portray, rework
 from fusion.request import FuseRequest, Look, only_face
+from fusion.seal import Release, Sealed
 from fusion.stopwatch import Stopwatch
 from fusion.strangers import Stranger, Strangers
 from fusion.swap import Perception, find_preset, load_perception, models_of
