@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ from facesets.errors import FacesetError
 from facesets.matting import WORK_PX, covers_head, extend_person, fit_ground, person_mask, signed_distance
 from facesets.portraits import STATISTICS_FILE
 from facesets.template import CANVAS_PX, Template, sample, triangulate
-from facesets.train_refiner import Material, as_int, train_refiner
+from facesets.train_refiner import Material, RefinerTraining, as_int, train_refiner
 
 FloatArray = npt.NDArray[np.float32]
 NUM_SIGNATURE = 64
@@ -39,14 +39,20 @@ NUM_SIGNATURE = 64
 
 @dataclass(frozen=True)
 class SampleTraining:
-    """Settings of the recipe; the defaults made the shipped weights."""
+    """Settings of the recipe; the defaults made the shipped weights. `portraits`: how many are learned from, 0: all."""
 
+    portraits: int = 0
     num_texture: int = 150
     num_shape: int = 40
     drawn_texture: int = 120
     drawn_shape: int = 30
     mixture_parts: int = 8
     seed: int = 7
+
+
+# Every step of the recipe on next to nothing: shows that it runs, makes no usable people.
+QUICK: Final = SampleTraining(40, 16, 10, 12, 8, 2)
+QUICK_REFINER: Final = RefinerTraining(batch=2, pool=2, fewest_components=6, critic_after=0.1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +64,8 @@ class Rows:
     labels: list[tuple[str, str]]
 
 
-def read_rows(data: Path, split: str) -> Rows:
-    """Rows of one split."""
+def read_rows(data: Path, split: str, limit: int = 0) -> Rows:
+    """Rows of one split, the first `limit` of them where that is not 0."""
     if not (data / "portraits.csv").exists():
         raise FacesetError(
             "faceset.data",
@@ -69,7 +75,7 @@ def read_rows(data: Path, split: str) -> Rows:
     store = np.load(data / "portraits_landmarks478.npz")
     points = dict(zip(store["name"].tolist(), store["points"].astype(np.float32), strict=True))
     with (data / "portraits.csv").open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["split"] == split]
+        rows = [row for row in csv.DictReader(lines) if row["split"] == split][: limit or None]
     stacked = np.stack([points[row["file"]] for row in rows])
     stacked[..., :2] = (stacked[..., :2] + 0.5) / 2 - 0.5
     stacked[..., 2] /= 2
@@ -219,7 +225,7 @@ def good_rows(rows: Rows) -> tuple[Rows, list[Cut]]:
 
 def fit_material(data: Path, run: Path, settings: SampleTraining) -> None:
     """Fit the statistics of the train split and keep them, with all that the refiner learns from, in `run`."""
-    rows, cuts = good_rows(read_rows(data, "train"))
+    rows, cuts = good_rows(read_rows(data, "train", settings.portraits))
     tensors, coefficients = fit_statistics(rows, cuts, settings)
     template = Template(tensors["mean_shape"], tensors["triangles"].astype(np.int32))
     np.save(run / "coefficients.npy", coefficients)
@@ -231,21 +237,31 @@ def fit_material(data: Path, run: Path, settings: SampleTraining) -> None:
 
 
 def train(
-    data: Path, run: Path, *, minutes: float, threads: int, resume: bool, report: Callable[[str], None]
+    data: Path,
+    run: Path,
+    *,
+    minutes: float,
+    threads: int,
+    resume: bool,
+    report: Callable[[str], None],
+    quick: bool = False,
 ) -> None:
     """Fit the statistics (about five minutes of one core), then train the refiner for `minutes` of wall clock.
 
     With `resume` the run goes on from what `run` holds. The folder ends with the two weights files that
-    `PortraitModel.load(run)` reads.
+    `PortraitModel.load(run)` reads. `quick`: on 40 portraits and few components, to see that every step runs.
     """
     run.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(threads)
     if not (resume and (run / STATISTICS_FILE).exists()):
-        fit_material(data, run, SampleTraining())
+        fit_material(data, run, QUICK if quick else SampleTraining())
         report(f"statistics fitted: {run / STATISTICS_FILE}")
     grounds = load_file(run / STATISTICS_FILE)["ground"].reshape(-1, 6, 3)
     pictures, places, coefficients = (
         np.load(run / f"{n}.npy") for n in ("pictures", "places", "coefficients")
     )
     material = Material(pictures, places, coefficients, grounds)
-    train_refiner(material, run, minutes=minutes, threads=threads, resume=resume, report=report)
+    settings = QUICK_REFINER if quick else RefinerTraining()
+    train_refiner(
+        material, run, minutes=minutes, threads=threads, resume=resume, report=report, settings=settings
+    )

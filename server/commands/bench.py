@@ -21,11 +21,36 @@ Quick = Annotated[bool, typer.Option("--quick", help="Few pictures, under a minu
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Measure the suite.", rich_markup_mode=None)
     group.command("fusion")(bench_fusion)
+    group.command("fuse")(bench_fuse)
     group.command("mark")(bench_mark)
     group.command("ledger")(bench_ledger)
     group.command("server")(bench_server)
     group.command("detector")(bench_detector)
     app.add_typer(group, name="bench")
+
+
+@report_errors
+def bench_fuse(
+    out: Out = Path("bench/fuse"),
+    preset: Annotated[
+        list[str] | None, typer.Option(help="Presets to measure; default: film, mobile.")
+    ] = None,
+    times: Annotated[int, typer.Option(min=1, help="Pictures by each preset.")] = 12,
+    quick: Quick = False,
+    json_output: Json = False,
+) -> None:
+    """Measure the whole path of a 1080p picture, from its bytes to its release, in a home of its own."""
+    import tempfile
+
+    from fusion.swap import find_preset
+    from server.bench_path import measure_path
+
+    presets = preset or ["film", "mobile"]
+    for name in presets:
+        find_preset(name)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure_path(Path(folder), presets, 2 if quick else times)
+    write_suite("fuse", rows, as_markdown(rows), out, json_output)
 
 
 @report_errors

@@ -43,6 +43,9 @@ def train(
     minutes: Annotated[float, typer.Option(min=0.1, help="Wall-clock budget, all slices together.")] = 60.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="sample: 40 portraits, few components; shows that it runs.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="generator: hybrid or style.")] = "hybrid",
     pairs: Annotated[int, typer.Option(min=0, help="generator: training pairs made first, once.")] = 4096,
     device: Annotated[str, typer.Option(help="generator, detector and mark: cpu, or cuda:N.")] = "cpu",
@@ -115,7 +118,7 @@ def train(
     else:
         from facesets.train_sample import train as train_sample
 
-        train_sample(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
+        train_sample(data, run, minutes=minutes, threads=threads, resume=resume, report=say, quick=quick)
 
 
 @report_errors
