@@ -29,6 +29,7 @@ RECOGNISED_PX: Final = (
 )
 FOCUS: Final[tuple[int, ...]] = (33, 133, 159, 145, 263, 362, 386, 374, 98, 327, 64, 294, 61, 291)
 WIDTHS: Final = (24, 40, 64)
+DETAIL_GAIN: Final = 8.0
 
 
 @dataclass(frozen=True)
@@ -181,13 +182,16 @@ class DetailNet(nn.Module):
                     layer.weight
                 )  # attention halves twice: the usual start fades to nothing
         for head in (self.coarse, self.fine):
-            nn.init.normal_(head.weight, std=1e-3)
+            nn.init.normal_(head.weight, std=1e-4)  # larger, and the first hundred steps undo what it paints
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
 
     def forward(self, result: Tensor, target: Tensor, gate: Tensor, focus: Tensor) -> Tensor:
         mine, other = haar(result), haar(target)
-        clues = [F.avg_pool2d(x, 2) for x in (*edge_clues(result), *edge_clues(target), gate, focus)]
-        top = self.enter(torch.cat([mine, other, *clues], 1))  # [N, 24, H/2, W/2]
-        second = torch.cat([haar(mine[:, :3]) / 2, haar(other[:, :3]) / 2], 1)
+        edges = [DETAIL_GAIN * x for x in (*edge_clues(result), *edge_clues(target))]
+        clues = [F.avg_pool2d(x, 2) for x in (*edges, gate, focus)]
+        top = self.enter(torch.cat([lifted(mine), lifted(other), *clues], 1))  # [N, 24, H/2, W/2]
+        second = torch.cat([lifted(haar(mine[:, :3]) / 2), lifted(haar(other[:, :3]) / 2)], 1)
         middle = self.down(torch.cat([F.avg_pool2d(top, 2), second], 1))
         bottom = self.bottom(F.avg_pool2d(middle, 2))
         up = self.up(torch.cat([F.interpolate(bottom, scale_factor=2.0), middle], 1))
@@ -195,6 +199,11 @@ class DetailNet(nn.Module):
         coarse = self.coarse(up)  # [N, 9, H/4, W/4]
         low = inverse_haar(torch.cat([torch.zeros_like(coarse[:, :3]), coarse], 1))
         return inverse_haar(torch.cat([low, self.fine(leave)], 1))
+
+
+def lifted(bands: Tensor) -> Tensor:
+    """Haar bands [N, 12, H, W] on one scale: unlifted, details are a fiftieth of the mean and hardly learned from."""
+    return torch.cat([bands[:, :3] - 1, DETAIL_GAIN * bands[:, 3:]], 1)
 
 
 def edge_clues(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
