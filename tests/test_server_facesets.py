@@ -203,6 +203,8 @@ def test_an_altered_file_is_never_handed_out(served: Served, made: httpx.Respons
         ({"splits": {"train": 0.5}}, 422, "faceset.spec"),
         ({"engine": "nothing"}, 422, "swap.unknown_engine"),
         ({"identities": True}, 422, "request.invalid"),
+        ({"identities": "4"}, 422, "request.invalid"),
+        ({"identities": 9.0}, 413, "faceset.too_large"),
         ({"out": "/etc"}, 422, "request.invalid"),
     ],
 )

@@ -10,10 +10,25 @@ import tomllib
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from facesets.errors import FacesetError
 
+
+def _whole(given: object) -> object:
+    """JSON knows one kind of number: 2.0 is a whole one, too."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+WHOLE: Final = BeforeValidator(_whole)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,47}$")]
 Token = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
@@ -42,17 +57,17 @@ class SetFields(_Closed):
     name: Name
     purpose: Token
     licence: Text
-    identities: Annotated[int, Field(ge=1)]
-    pictures: Annotated[int, Field(ge=1, le=100)] = 4
-    fused: Annotated[int, Field(ge=0)] = 0
-    self_blended: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    size_px: Literal[256, 512] = 256
+    identities: Annotated[int, Field(ge=1), WHOLE]
+    pictures: Annotated[int, Field(ge=1, le=100), WHOLE] = 4
+    fused: Annotated[int, Field(ge=0), WHOLE] = 0
+    self_blended: Annotated[int, Field(ge=0), WHOLE] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), WHOLE] = 0
+    size_px: Annotated[Literal[256, 512], WHOLE] = 256
     picture_format: Literal["png", "jpg", "webp"] = "png"
     engine: Token | None = None
     preset: Token = "film"
     splits: dict[Split, Annotated[float, Field(ge=0, le=1)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
-    shard_people: Annotated[int, Field(ge=2, le=1000)] = 16
+    shard_people: Annotated[int, Field(ge=2, le=1000), WHOLE] = 16
     distinct: bool = True
     formats: list[Format] = ["parquet", "coco", "deepfakebench"]
 

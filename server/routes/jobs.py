@@ -21,7 +21,7 @@ from server.service import Service
 POLL_S = 0.3
 LONGEST_STREAM_S = 900.0
 
-LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=10**9, description="Resume after it.")]
+LastEventId = Annotated[int, Header(ge=0, le=10**9, description="Resume after it.")]
 
 
 async def _place(service: Serving, caller: Caller) -> AsyncIterator[None]:
