@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import secrets
+import shutil
 import ssl
 import threading
 import time
@@ -32,6 +34,7 @@ from server.oidc import Tokens
 from server.oidc_login import Journey, SignIn
 from server.settings import OidcSettings
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CLIENT, SECRET = "facsimile-page", "s3cr3t"
 
 
@@ -47,6 +50,7 @@ class Provider:
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     redeemed: list[dict[str, str]] = field(default_factory=list)
     answer: bytes | None = None
+    asks: bool = False
 
     def authorize(self, asked: dict[str, str]) -> str:
         """Where the browser is sent back to: everybody says yes."""
@@ -88,8 +92,11 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
             if path == "/.well-known/openid-configuration":
                 self.reply(200, json.dumps(made.discovery).encode())
             else:
-                asked = {name: values[0] for name, values in parse_qs(query).items()}
-                self.reply(302, b"", made.authorize(asked))
+                back = made.authorize({name: values[0] for name, values in parse_qs(query).items()})
+                page = (
+                    f'<!doctype html><title>?</title><a id="yes" href="{html.escape(back)}">Yes, it is me</a>'
+                )
+                self.reply(200, page.encode()) if made.asks else self.reply(302, b"", back)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -99,6 +106,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
             self.send_response(status)
             if location:
                 self.send_header("Location", location)
+            self.send_header("Content-Type", "text/html" if body.startswith(b"<") else "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -139,7 +147,7 @@ def usual(provider: Provider) -> Iterator[None]:
     """Every test begins with an honest provider."""
     before = dict(provider.discovery)
     yield
-    provider.claims, provider.answer, provider.discovery = {}, None, before
+    provider.claims, provider.answer, provider.discovery, provider.asks = {}, None, before, False
     provider.redeemed.clear()
 
 
@@ -249,6 +257,29 @@ def test_a_code_opens_one_session_once(served: Served, provider: Provider) -> No
         again = client.get(back)
         assert (again.status_code, "oidc.state" in again.text) == (403, True)
         assert "facsimile" not in client.cookies
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_in_a_browser_a_click_at_the_provider_leads_to_the_page_that_was_wanted(
+    served: Served, provider: Provider
+) -> None:
+    """The step back is another site's: only a browser knows which cookies it sends then, without scripts, too."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+    provider.asks = True
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = running.new_context(ignore_https_errors=True, java_script_enabled=False).new_page()
+        page.set_default_timeout(300_000)
+        page.goto(f"{served.url}/make")
+        assert page.url.startswith(f"{served.url}/login")
+        page.click("main a.button")
+        assert page.url.startswith(f"{provider.url}/authorize")
+        page.click("#yes")
+        page.wait_for_url(f"{served.url}/make")
+        assert page.inner_text("h1") == translator("en")("make.headline")
+        assert {each["sameSite"] for each in page.context.cookies(served.url)} == {"Strict"}
+        running.close()
 
 
 WRONG: dict[str, dict[str, Any]] = {
