@@ -14,16 +14,8 @@ from typing import Final
 
 from server.bench_home import BenchHome
 from server.bench_peer import LOADS, measure_pair
-from server.bench_server import (
-    Row,
-    measure_flood,
-    measure_kills,
-    measure_load,
-    measure_memory,
-    running,
-    start,
-    start_peer,
-)
+from server.bench_process import running, start, start_peer
+from server.bench_server import Row, measure_flood, measure_kills, measure_load, measure_memory
 
 TWENTY: Final = "check_1080p_20_clients"
 

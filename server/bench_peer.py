@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from server.bench_server import Row, Running, measure_clients, row
+from server.bench_process import Running
+from server.bench_server import Row, measure_clients, row
 
 LOADS: Final = (1, 4)
 """Clients at a time: one, and twice as many as either server works on at once."""

@@ -170,7 +170,7 @@ def test_sigterm_ends_a_bench_and_the_server_that_it_started(tmp_path: Path) -> 
 STARTING = """
 import sys
 from pathlib import Path
-from server.bench_server import ended_by_sigterm, launch
+from server.bench_process import ended_by_sigterm, launch
 with ended_by_sigterm():
     launch(["-c", "import time; time.sleep(900)"], "http://127.0.0.1:9", "/", Path("."), "", Path(sys.argv[1]))
 """

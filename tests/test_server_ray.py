@@ -12,7 +12,7 @@ from serving import serve as serve_here
 
 from provenance.home import Home
 from server import auth
-from server.bench_server import free_port
+from server.bench_process import free_port
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 pytestmark = [

@@ -98,7 +98,7 @@ def bench_server(
 
     from server import bench_cases
     from server.bench_home import make_home
-    from server.bench_server import ended_by_sigterm
+    from server.bench_process import ended_by_sigterm
 
     wanted = case or list(bench_cases.CASES)
     if unknown := [each for each in wanted if each not in bench_cases.CASES]:
