@@ -51,6 +51,7 @@ class Gallery:
     seed: int
     unmarked: int
     rivals: int
+    learned: Path | None = None
 
     @property
     def scheme(self) -> SpreadSpectrum:
@@ -148,6 +149,23 @@ def _rivals(shown: Gallery) -> Items:
             yield f"{method} {each.name}", partial(work, method, each)
 
 
+def _learned(shown: Gallery) -> Items:
+    """The same pictures, attacks and seeds as `pictures`, by what `train mark` left in a folder."""
+    if shown.learned is None:
+        return
+    from fusion.train.mark_judge import LearnedMark
+    from server.learned_mark import LearnedScheme
+
+    scheme = LearnedScheme(bench_key(shown.seed), LearnedMark.load(shown.learned))
+
+    def work(each: Shown) -> list[Found]:
+        found = measure_picture(scheme, each.read(), each.seed(shown.seed))
+        return [{f"learned:{case}": figures for case, figures in found.items()}]
+
+    for each in shown.pictures[: shown.rivals]:
+        yield each.name, partial(work, each)
+
+
 PARTS: Final[Mapping[str, Callable[[Gallery], Items]]] = {
     "pictures": _pictures,
     "large": _large,
@@ -155,4 +173,5 @@ PARTS: Final[Mapping[str, Callable[[Gallery], Items]]] = {
     "unmarked": _unmarked,
     "adversaries": _adversaries,
     "rivals": _rivals,
+    "learned": _learned,
 }

@@ -37,12 +37,17 @@ def bench_mark(
     nobodies: Annotated[int, typer.Option(min=0, help="Portraits drawn by our own model.")] = 40,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="pictures, large, video, unmarked, adversaries, rivals; default: all."),
+        typer.Option(help="pictures, large, video, unmarked, adversaries, rivals, learned; default: all."),
     ] = None,
     unmarked: Annotated[
         int, typer.Option(min=0, help="Crops read for false alarms; a hundredth fully.")
     ] = 20_000,
-    rivals: Annotated[int, typer.Option(min=0, help="Pictures that the rivals mark too.")] = 12,
+    rivals: Annotated[
+        int, typer.Option(min=0, help="Pictures that the rivals and the learned mark are measured on.")
+    ] = 12,
+    learned: Annotated[
+        Path | None, typer.Option(help="Folder of a `train mark`, to measure what it learnt.")
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Stop then; the same command goes on.")] = math.inf,
     out: Annotated[
         Path, typer.Option(help="Folder for bench.json, bench.md and measured.jsonl; a run goes on there.")
@@ -71,7 +76,9 @@ def bench_mark(
             "bench.part", f"nothing is called {unknown[0]!r}", f"Use one of: {', '.join(PARTS)}."
         )
     make_folder(out)
-    shown = Gallery(listed(images or [], data, pictures, drawn, nobodies, seed), seed, unmarked, rivals)
+    shown = Gallery(
+        listed(images or [], data, pictures, drawn, nobodies, seed), seed, unmarked, rivals, learned
+    )
     notes, told = Notes(out / "measured.jsonl", _run(seed)), time.monotonic()
     end = told + 60 * minutes
     for name in wanted:
