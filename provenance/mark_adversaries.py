@@ -1,12 +1,15 @@
-"""Measures attacks by somebody who means it: averaging outputs, copying the mark; knows no file and no key.
+"""Measures attacks by somebody who means it: averaging, copying, regenerating; knows no file and no key.
 
 They are expected to hurt. The pilot is the same in every picture of one key, so whoever holds many outputs can estimate
-it and take it away; a mark can be lifted with the noise around it and laid onto another picture.
+it and take it away; a mark can be lifted with the noise around it and laid onto another picture; and an autoencoder
+draws a picture anew from fewer numbers than it has pixels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -51,10 +54,60 @@ def copied(marked: UInt8Array, other: UInt8Array) -> UInt8Array:
     return np.asarray(np.clip(np.rint(smooth + change[..., None]), 0, 255), np.uint8)
 
 
+@dataclass(frozen=True, eq=False)
+class Regenerator:
+    """A linear autoencoder of square patches (Bourlard & Kamp 1988: its best weights are principal components).
+
+    parts: float32 [K, n * n], orthonormal: the K numbers that a patch is drawn from, beside its mean.
+    """
+
+    parts: FloatArray
+
+    @classmethod
+    def learn(
+        cls, pictures: Sequence[UInt8Array], side: int = 16, kept: int = 32, seed: int = 0
+    ) -> Regenerator:
+        """From 400 random patches of each uint8 [H, W, 3] picture."""
+        rng, patches = np.random.default_rng(seed), list[FloatArray]()
+        for rgb in pictures:
+            luma = luma_of(rgb)
+            tops, lefts = (rng.integers(0, n - side + 1, 400) for n in luma.shape)
+            patches += [luma[y : y + side, x : x + side].ravel() for y, x in zip(tops, lefts, strict=True)]
+        centred = np.stack(patches)
+        centred = centred - centred.mean(1, keepdims=True)
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        return cls(np.asarray(vectors[:, : -kept - 1 : -1].T, np.float32))
+
+    def draw(self, rgb: UInt8Array) -> UInt8Array:
+        """The picture drawn anew: every patch on a grid of a quarter patch, averaged; colours stay."""
+        side = math.isqrt(self.parts.shape[1])
+        luma = luma_of(rgb)
+        height, width = luma.shape
+        padded = np.pad(luma, ((side, side + -height % side), (side, side + -width % side)), "reflect")
+        total, step = np.zeros_like(padded), side // 4
+        for top in range(0, side, step):
+            for left in range(0, side, step):
+                part = padded[top : padded.shape[0] - side + top, left : padded.shape[1] - side + left]
+                rows, columns = (n // side for n in part.shape)
+                blocks = part.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side * side)
+                mean = blocks.mean(1, keepdims=True)
+                blocks = mean + (blocks - mean) @ self.parts.T @ self.parts
+                drawn = blocks.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(part.shape)
+                total[top : top + part.shape[0], left : left + part.shape[1]] += drawn
+        drawn = total[side : side + height, side : side + width] / 16
+        return np.asarray(np.clip(np.rint(rgb + (drawn - luma)[..., None]), 0, 255), np.uint8)
+
+
 def measure_copies(
-    scheme: Scheme, rgb: UInt8Array, other: UInt8Array, common: FloatArray, seed: Sequence[int]
+    scheme: Scheme,
+    rgb: UInt8Array,
+    other: UInt8Array,
+    common: FloatArray,
+    artist: Regenerator,
+    seed: Sequence[int],
 ) -> Found:
-    """Cases adversary_average, adversary_average_crop and adversary_copy of one uint8 [H, W, 3] picture.
+    """Cases adversary_average, adversary_average_crop, adversary_regenerate and adversary_copy of one uint8 [H, W, 3]
+    picture.
 
     common: what the attacker made of the outputs that he collected (`common_residual`). For adversary_copy `present`
     is the attack's success on the other picture, and `transplant_told` says that the perceptual hash gives it away.
@@ -64,12 +117,15 @@ def measure_copies(
     marked = scheme.embed(rgb, asset_id)
     cleaned, forged = without(marked, common), copied(marked, other)
     distance = hamming_distance(perceptual_hash(marked), perceptual_hash(forged))
+    redrawn = artist.draw(marked)
     seen = {
+        "adversary_regenerate": redrawn,
         "adversary_average": cleaned,
         "adversary_average_crop": crop(0.1)(cleaned, rng),
         "adversary_copy": forged,
     }
     found = {case: reading_figures(scheme.extract(each), asset_id, scheme.key) for case, each in seen.items()}
     found["adversary_average"]["psnr_db"] = psnr_db(marked, cleaned)
+    found["adversary_regenerate"]["psnr_db"] = psnr_db(marked, redrawn)
     found["adversary_copy"]["transplant_told"] = float(distance >= PERCEPTUAL_OTHER)
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from scipy import fft
 
 from provenance.mark_pattern import PILOT_EDGE, TILE, ComplexArray, FloatArray, Pattern
 from provenance.mark_signal import fold
@@ -122,7 +123,7 @@ def shifted(pattern: Pattern, values: ComplexArray, shift_px: tuple[float, float
 
 def _carriers(pattern: Pattern, tiles: FloatArray) -> ComplexArray:
     """complex64 [..., K]: whitened carriers of tiles [..., size, size]."""
-    spectra = np.fft.rfft2(tiles)
+    spectra = fft.rfft2(tiles)
     return whitened(pattern, np.asarray(spectra[..., pattern.ky % tiles.shape[-1], pattern.kx], np.complex64))
 
 
@@ -153,7 +154,7 @@ def _best_shifts(pattern: Pattern, white: ComplexArray, poses: Sequence[Pose], s
 
 def _coarse_poses(part: Pattern, view: View, poses: Sequence[Pose]) -> list[Pose]:
     """The best shift of every one of these sizes and turns, straight and mirrored, best first."""
-    spectra = np.fft.rfft2(np.stack([_tile_at(view, p) for p in poses]))
+    spectra = fft.rfft2(np.stack([_tile_at(view, p) for p in poses]))
     size = view.size
     white = whitened(part, np.asarray(spectra[:, part.ky % size, part.kx], np.complex64))
     flipped = whitened(part, np.asarray(np.conj(spectra[:, -part.ky % size, part.kx]), np.complex64))

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
-from provenance.mark_adversaries import common_residual, measure_copies
+from provenance.mark_adversaries import Regenerator, common_residual, measure_copies
 from provenance.mark_attacks import ATTACKS
 from provenance.mark_bench import (
     Found,
@@ -78,6 +78,11 @@ class Gallery:
             ]
         )
 
+    @cached_property
+    def artist(self) -> Regenerator:
+        """An autoencoder of pictures like those that are measured."""
+        return Regenerator.learn(self.few)
+
 
 def _pictures(shown: Gallery) -> Items:
     def work(each: Shown) -> list[Found]:
@@ -133,7 +138,7 @@ def _unmarked(shown: Gallery) -> Items:
 def _adversaries(shown: Gallery) -> Items:
     def work(each: Shown, other: Shown) -> list[Found]:
         seed = each.seed(shown.seed)
-        return [measure_copies(shown.scheme, each.read(), other.read(), shown.common, seed)]
+        return [measure_copies(shown.scheme, each.read(), other.read(), shown.common, shown.artist, seed)]
 
     for each, other in zip(shown.pictures[: shown.victims], shown.pictures[1:], strict=False):
         yield each.name, partial(work, each, other)

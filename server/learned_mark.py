@@ -53,9 +53,9 @@ class LearnedScheme:
     def _of(self, logits: FloatArray) -> MarkReading:
         found, p_false = decode_logits(logits, self.key, tries=TRIES)
         present = p_false < FALSE_ALARM
-        accuracy = 1 - found.errors / codec.CODED_BITS
-        shown = (found.asset_id.hex(), accuracy) if present else (None, None)
-        return MarkReading(present, *shown, p_false, logits, Pose())
+        asset_id = found.asset_id.hex() if present else None
+        accuracy = 1 - found.errors / codec.CODED_BITS if present else None
+        return MarkReading(present, asset_id, accuracy, p_false, logits, Pose())
 
 
 def _added(rgb: UInt8Array, change: FloatArray) -> UInt8Array:

@@ -39,9 +39,9 @@ def test_turning_there_and_back_keeps_the_middle() -> None:
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty steps: the bits are learnt, nothing else is."""
+    """A few steps: enough to draw something."""
     torch.set_num_threads(1)
-    folder, recipe = tmp_path_factory.mktemp("run"), MarkRecipe(steps=60, batch=4, side=64, threads=1)
+    folder, recipe = tmp_path_factory.mktemp("run"), MarkRecipe(steps=25, batch=4, side=64, threads=1)
 
     def pictures(count: int, rng: np.random.Generator) -> np.ndarray:
         return np.stack([drawn(128, rng) for _ in range(count)])

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from provenance import watermark
-from provenance.mark_adversaries import common_residual, copied, measure_copies, residual_of, without
+from provenance.mark_adversaries import (
+    Regenerator,
+    common_residual,
+    copied,
+    measure_copies,
+    residual_of,
+    without,
+)
 from provenance.mark_attacks import ATTACKS
 from provenance.mark_bench import SpreadSpectrum, drawn_picture, psnr_db
 from provenance.mark_rivals import installed, measure_rival
@@ -37,11 +44,28 @@ def test_a_copied_mark_is_another_picture() -> None:
 def test_the_section_has_its_figures() -> None:
     pictures = [drawn_picture(seed, 256, 256) for seed in range(3)]
     common = common_residual([watermark.embed(rgb, b"\1" * 8, KEY) for rgb in pictures[1:]])
-    found = measure_copies(SpreadSpectrum(KEY), pictures[0], pictures[1], common, (0, 1))
-    assert set(found) == {"adversary_average", "adversary_average_crop", "adversary_copy"}
+    found = measure_copies(
+        SpreadSpectrum(KEY), pictures[0], pictures[1], common, Regenerator.learn(pictures), (0, 1)
+    )
+    assert set(found) == {
+        "adversary_average",
+        "adversary_average_crop",
+        "adversary_copy",
+        "adversary_regenerate",
+    }
     assert found["adversary_copy"]["transplant_told"] == 1.0  # two drawings look nothing alike
     assert 20 < found["adversary_average"]["psnr_db"] < 60
     assert found["adversary_average"]["id_wrong"] == 0.0
+
+
+def test_an_autoencoder_draws_a_picture_from_fewer_numbers() -> None:
+    pictures = [drawn_picture(seed, 256, 256) for seed in range(3)]
+    all_parts, few = Regenerator.learn(pictures, 8, 63), Regenerator.learn(pictures, 8, 6)
+    assert few.parts.shape == (6, 64)
+    np.testing.assert_allclose(few.parts @ few.parts.T, np.eye(6), atol=1e-4)
+    odd = pictures[0][:250, :203]
+    assert psnr_db(odd, all_parts.draw(odd)) > 55  # 63 parts and the mean are all of a patch
+    assert 20 < psnr_db(odd, few.draw(odd)) < 45
 
 
 def test_rivals_are_left_out_or_measured() -> None:
