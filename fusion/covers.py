@@ -7,18 +7,18 @@ texture and a soft shadow, but flat: no real glass, hair or hand is meant.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from fusion import mask, mesh
 from fusion.blend import resize
 from fusion.face import FloatArray, UInt8Array
 from fusion.warp import WarpResult, target_in_shape
 
-BoolArray = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    from fusion.swap import Engine
 Shape = Callable[[FloatArray, tuple[int, int], np.random.Generator], FloatArray]
 
 KEPT_LEVELS: Final = 10.0  # mean over the channels within which a pixel of the cover counts as kept
@@ -133,6 +133,24 @@ COVERS: Final[Mapping[str, tuple[Shape, tuple[float, float, float], float]]] = {
     "fingers": (fingers, (214.0, 164.0, 140.0), 6.0),
     "microphone": (microphone, (70.0, 72.0, 78.0), 18.0),
 }
+
+
+def measure_covers(
+    engine: Engine,
+    target_rgb: UInt8Array,
+    target_landmarks: FloatArray,
+    source_rgb: UInt8Array,
+    source_landmarks: FloatArray,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """`cover_measures` by kind: the target swapped bare and with every kind of cover, by the bare face's landmarks."""
+    plain = engine(target_rgb, target_landmarks, source_rgb, source_landmarks)
+    found = {}
+    for kind in COVERS:
+        drawn, cover = draw_cover(target_rgb, target_landmarks, kind, seed)
+        output = engine(drawn, target_landmarks, source_rgb, source_landmarks)
+        found[kind] = cover_measures(output, drawn, cover, plain, target_landmarks)
+    return found
 
 
 def cover_measures(

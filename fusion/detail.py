@@ -39,13 +39,13 @@ class DetailOptions:
     keep      0 leaves the result's bands, 1 takes the target's own on skin
     weight    of the network's residual, where a network is given
     octaves   how many of the finest octaves are exchanged; None: as many as a recogniser cannot see
-    gain      of the target's bands: what resampling took from them
+    gain      of the target's bands: what resampling took from them (docs/log.md)
     """
 
     keep: float = 1.0
     weight: float = WEIGHT
     octaves: float | None = None
-    gain: float = 1.0
+    gain: float = 1.08
 
 
 def hidden_octaves(face_width_px: float) -> float:

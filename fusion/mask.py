@@ -121,6 +121,24 @@ def occluder_mask(skin: FloatArray, points: FloatArray, hull: FloatArray, width:
     return np.asarray(np.minimum(soft * np.float32(1.2), 1), np.float32)
 
 
+def fringe_mask(skin: FloatArray, points: FloatArray, hull: FloatArray, width: float) -> FloatArray:
+    """A source's fringe and what lies between its strands and below their ends, which fade. float32 [H, W] in [0, 1].
+
+    `skin` is the source's skin_likelihood. Painted on a bare forehead, strands look like wrinkles.
+    """
+    size = (hull.shape[0], hull.shape[1])
+    forehead = fill_contour(points, FOREHEAD, size) * (1 - feature_mask(points, size, width))
+    strands = (skin < 0.8 * hull) & (forehead > 0.5) & (hull > 0.5)
+    rim = (hull > 0.5) & (feather_inside(hull, 0.05 * width) < 0.9)
+    found = joined_to(strands, rim).astype(np.float32)
+    if found.sum() < 0.003 * width * width:
+        return np.zeros(size, np.float32)
+    reach = 2 * max(1, round(0.05 * width)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    whole = np.asarray(cv2.morphologyEx(found, cv2.MORPH_CLOSE, kernel), np.float32)
+    return blur(widen(whole, 0.04 * width), 0.012 * width) * (1 - feature_mask(points, size, width))
+
+
 def foreign_mask(
     rgb: FloatArray, skin: FloatArray, points: FloatArray, hull: FloatArray, width: float
 ) -> FloatArray:
@@ -184,6 +202,11 @@ BEARD: Final[tuple[int, ...]] = (
 )
 # Least spread of a face's skin in L, a, b: smaller measured spreads are noise of a smooth picture.
 SKIN_SPREAD: Final[FloatArray] = np.array([6.0, 2.5, 3.0], np.float32)
+# The bare forehead: along the oval from temple to temple, back along the brows.
+FOREHEAD: Final[tuple[int, ...]] = (
+    *(21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251),
+    *(300, 293, 334, 296, 336, 9, 107, 66, 105, 63, 70),
+)
 BLACK: Final[FloatArray] = np.array([12.0, 2.0, 2.0], np.float32)  # L, a, b of the darkest hair
 FOREIGN_CHROMA: Final = (
     10.0  # distance from the line of skin, shade and hair at which a colour begins to be foreign

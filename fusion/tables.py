@@ -27,6 +27,7 @@ UNITS: Final[Mapping[str, str]] = {
     **{"seam_delta_e": "CIE76", "hf_corr": "correlation"},
     **dict.fromkeys(("catchlight_kept", "catchlight_refound"), "share"),
     **dict.fromkeys(("hf_ratio", "hf_off", "hf_ratio_1", "hf_ratio_2"), "ratio"),
+    **{"cover_kept": "share", "cover_error": "level", "beside_painted": "ratio"},
     **{"eye_aperture_err": "share of the opening", "iris_err": "eye width"},
 }
 
@@ -91,6 +92,11 @@ def tabulate(case: str, samples: Sequence[Sample], seed: int = 0) -> list[Row]:
         interval = median_interval(known) if timed else mean_interval(known, seed)
         rows.append(Row(case, name, value, "ms" if timed else UNITS.get(metric, ""), len(known), interval))
     return rows
+
+
+def cover_rows(found: Sequence[Mapping[str, Sample]]) -> list[Row]:
+    """Rows of `covers.measure_covers` of several pairs, one case a kind of cover."""
+    return [row for kind in found[0] for row in tabulate(f"cover_{kind}", [one[kind] for one in found])]
 
 
 def mean_interval(values: npt.NDArray[np.floating], seed: int = 0) -> tuple[float, float]:

@@ -300,6 +300,7 @@ def plan_look(
     share = mask.feather_inside(geometry.hull, options.feather * width)
     for skin in (skin_over, skin_under):
         share = share * (1 - mask.occluder_mask(skin, points, geometry.hull, width))
+    share = share * (1 - mask.fringe_mask(skin_over, points, geometry.hull, width))
     share = share * (1 - mask.foreign_mask(under, skin_under, points, geometry.hull, width))
     holes: list[tuple[int, ...]] = list(mask.EYES) if options.keep_eyes else []
     holes += [mesh.INNER_LIPS] if options.keep_mouth else []

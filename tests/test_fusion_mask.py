@@ -1,5 +1,6 @@
 """Skin is told from hair, hands and glasses by colour, features are spared, feathers stay inside."""
 
+import cv2
 import numpy as np
 import pytest
 from test_fusion_warp import PALE, landmarks, picture
@@ -61,3 +62,43 @@ def test_skin_under_a_slanting_light_stays_skin(
     skin = mask.skin_likelihood(np.clip(rgb * slant, 0, 1), points, hull, width)
     plain = (hull > 0.9) & (mask.feature_mask(points, SIZE, width) < 0.1)
     assert skin[plain].mean() > 0.85
+
+
+def test_a_fringe_is_taken_whole_with_what_lies_below_its_ends() -> None:
+    points = landmarks(7, (160, 160), 90)[: mesh.NUM_MESH]
+    width, size = mesh.face_width(points), (320, 320)
+    hull = mask.fill_contour(points, mesh.OVAL, size)
+    bare = hull.copy()
+    assert mask.fringe_mask(bare, points, hull, width).max() == 0
+    top, between = points[10], points[9]
+    down = (between - top) / np.linalg.norm(between - top)
+    ends = []
+    for aside in (-0.06, -0.02, 0.02, 0.06):
+        start = top + np.array([aside, 0]) * width - 0.05 * width * down
+        end = top + np.array([aside, 0]) * width + 0.12 * width * down
+        cv2.line(bare, np.rint(start).astype(int).tolist(), np.rint(end).astype(int).tolist(), 0, 2)
+        ends.append(end)
+    fringe = mask.fringe_mask(bare, points, hull, width)
+    middle = np.rint(np.mean(ends, 0) - 0.05 * width * down).astype(int)
+    below = np.rint(np.mean(ends, 0) + 0.015 * width * down).astype(int)
+    assert fringe[middle[1], middle[0]] > 0.9
+    assert fringe[below[1], below[0]] > 0.4
+    chin = np.rint(points[152]).astype(int)
+    assert fringe[chin[1] - 60 :, :].max() == 0
+    assert fringe.sum() < 0.25 * hull.sum()
+
+
+def test_a_colour_of_no_face_on_the_chin_is_foreign_and_a_beard_is_not() -> None:
+    points = landmarks(8, (160, 160), 90)[: mesh.NUM_MESH]
+    width, size = mesh.face_width(points), (320, 320)
+    hull = mask.fill_contour(points, mesh.OVAL, size)
+    tone = np.array([0.85, 0.66, 0.56], np.float32)
+    face = np.broadcast_to(tone, (*size, 3)).copy()
+    chin = np.hypot(*(np.mgrid[:320, :320] - points[152][::-1, None, None])) < 0.2 * width
+    likely = np.where(chin, 0, hull).astype(np.float32)
+    for colour, is_foreign in (((0.2, 0.3, 0.5), True), ((0.16, 0.12, 0.10), False)):
+        covered = np.where(chin[..., None], np.array(colour, np.float32), face).astype(np.float32)
+        found = mask.foreign_mask(covered, likely, points, hull, width)
+        inside = chin & (mask.feather_inside(hull, 1) > 0.9)
+        assert (found[inside].mean() > 0.8) == is_foreign
+        assert found[inside].mean() > 0.8 or found.max() == 0

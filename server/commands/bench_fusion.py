@@ -65,6 +65,10 @@ def bench_fusion(
             min=0, help="Pairs on a sealed contact sheet; the portraits must be declared synthetic."
         ),
     ] = 0,
+    covers: Annotated[
+        int,
+        typer.Option(min=0, help="Pairs whose targets get glasses, hair, fingers, a microphone drawn on."),
+    ] = 0,
     jobs: Annotated[
         int, typer.Option(min=1, help="Processes that measure; with more than one, each has one thread.")
     ] = 1,
@@ -105,6 +109,8 @@ def bench_fusion(
 
     for rows in measured(bench, names, chosen, journal, find_groups(data), stream):
         store_suite("fusion", rows, judged + as_markdown(rows), out, extra=extra)
+    if covers:
+        rows = [*rows, *_cover_rows(bench, names[0], chosen[:covers])]
     write_suite("fusion", rows, judged + as_markdown(rows), out, json_output, extra=extra)
     if pictures:
         _draw_sheet(data, chosen[:pictures], names, out)
@@ -147,6 +153,20 @@ def judges_table(in_loss: Mapping[str, Sequence[str]], present: Sequence[str]) -
         absent = "not here: `pip install facsimile[judge]`" if name == JUDGE else "not here: `--teacher`"
         lines.append(f"| {name} | {trained if name in present else absent} |")
     return "\n".join(lines) + "\n\n"
+
+
+def _cover_rows(bench: Bench, way: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """What a way does to things drawn in front of the targets' faces."""
+    from fusion.covers import measure_covers
+    from fusion.tables import cover_rows
+
+    engine, found = all_ways()[way], []
+    for seed, pair in enumerate(pairs):
+        source, target = bench.portraits[pair.source], bench.portraits[pair.target]
+        found.append(
+            measure_covers(engine, target.rgb, target.landmarks_px, source.rgb, source.landmarks_px, seed)
+        )
+    return [asdict(row) for row in cover_rows(found)]
 
 
 def chosen_ways(names: list[str] | None) -> list[str]:
