@@ -169,7 +169,10 @@ class Scorer:
     def unfit(self, crop: UInt8Array) -> str:
         """Why a crop uint8 [S, S, 3] cannot be scored, or ""."""
         if fine_detail(crop) < self.calibration.min_detail:
-            return "the face is too blurred or too heavily compressed: get a copy closer to the original"
+            return (
+                "the face shows too little fine detail: it is blurred, smoothed or heavily compressed. "
+                "Get a copy closer to the original"
+            )
         if flat_share(crop) > self.calibration.max_flat:
             return "this looks like a drawing or a rendering, not like a photograph"
         return ""

@@ -223,10 +223,19 @@ def _changed(before: UInt8Array, after: UInt8Array) -> BoolArray:
     return cv2.morphologyEx(either, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
 
 
-def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, tile_px: int) -> Sealed:
+def sheet(
+    pictures: Sequence[bytes],
+    home: Home,
+    output: Path,
+    *,
+    columns: int,
+    tile_px: int,
+    paint: Callable[[int, UInt8Array], UInt8Array] | None = None,
+) -> Sealed:
     """Lay finished pictures of nobodies out in a grid, row by row, and seal that as an output of its own.
 
-    Each must be an intact output of this home made solely of nobodies: RefusedError `sheet.not_ours` otherwise.
+    `paint` draws over the picture of a number, uint8 [H, W, 3], before it is laid out. Each must be an intact output of
+    this home made solely of nobodies: RefusedError `sheet.not_ours` otherwise.
     """
     watch, release = Stopwatch(), Release(output)
     with watch.stage("read"):
@@ -238,7 +247,8 @@ def sheet(pictures: Sequence[bytes], home: Home, output: Path, *, columns: int, 
             "Leave the other pictures out.",
         )
     with watch.stage("draw"):
-        rgb = _grid([tile.rgb for tile in tiles], columns, tile_px)
+        shown = [tile.rgb if paint is None else paint(number, tile.rgb) for number, tile in enumerate(tiles)]
+        rgb = _grid(shown, columns, tile_px)
     job = Job(what="sheet", engine="sheet", models={}, purpose="contact sheet", inputs=tuple(tiles))
     return seal_and_release(rgb, job, home, Output(release, watch, {"pictures": len(tiles)}))
 

@@ -12,7 +12,7 @@ transaction, so a revocation lies wholly before a decision or wholly after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -145,8 +145,13 @@ def recheck(decision: Decision, home: Home) -> Decision:
 
 def references(decision: Decision, asset_id: str, home: Home) -> tuple[str, ...]:
     """The decision's grants as named inside the picture `asset_id`; unlike in any two pictures."""
+    return references_of(decision.grant_ids, asset_id, home)
+
+
+def references_of(grant_ids: Iterable[str], asset_id: str, home: Home) -> tuple[str, ...]:
+    """Grants as they would be named inside the picture `asset_id`, in order."""
     key = derive_key(home.keys.template_key, "grant reference")
-    return tuple(grant_reference(each, asset_id, key) for each in decision.grant_ids)
+    return tuple(grant_reference(each, asset_id, key) for each in grant_ids)
 
 
 def evidence_labels(decision: Decision) -> tuple[str, ...]:

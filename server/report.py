@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ LIMITS = (
     "No line of it says that a picture is authentic."
 )
 PLOT = (640, 96)
+_UNBROKEN = re.compile(r"facsimile check --verify-report")
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,9 @@ def _timeline(video: VideoEvidence, t: Translator) -> str:
             f'class="{"odd" if number % 2 else "even"}"/>'
         )
     dots = "".join(
-        f'<circle cx="{min(max(each.time_s / length * width, 5), width - 5):.1f}" '
-        f'cy="{dot_height(each.logit) * height:.1f}" r="4" class="{"marked" if each.marked else "bare"}"/>'
+        f'<circle cx="{min(max(each.time_s / length * width, 6), width - 6):.1f}" '
+        f'cy="{dot_height(each.logit) * height:.1f}" r="{2.5 if each.logit is None else 4}" '
+        f'class="{"marked" if each.marked else "bare"}"/>'
         for each in video.frames
     )
     alt = escape(t("report.video.alt", shots=len(video.shots), duration=t.number(video.duration_s, "0.0")))
@@ -215,8 +218,8 @@ def _timeline(video: VideoEvidence, t: Translator) -> str:
 
 
 def dot_height(logit: float | None) -> float:
-    """Where a frame's dot lies, 0 at the top: logits of -6 to 6 fill the field, none lies in the middle."""
-    return 0.5 if logit is None else 0.5 - max(min(logit, 6.0), -6.0) / 12 * 0.85
+    """Where a frame's dot lies, 0 at the top: logits of -6 to 6 fill the field, what has none lies at the bottom."""
+    return 0.95 if logit is None else 0.5 - max(min(logit, 6.0), -6.0) / 12 * 0.85
 
 
 def _details(report: Report, t: Translator) -> str:
@@ -229,9 +232,9 @@ def _details(report: Report, t: Translator) -> str:
     hashes = text.identity_rows(report, t)
     return (
         f"<details open><summary>{escape(t('report.tree'))}</summary>{chain}</details>\n"
-        f"<details open><summary>{escape(t('report.hashes'))}</summary>{_table([*hashes, *facts])}</details>\n"
+        f"<details open><summary>{escape(t('report.hashes'))}</summary>{_table([*hashes, *facts], 'exact')}</details>\n"
         f"<details><summary>{escape(t('report.versions'))}</summary>{_p(t('report.versions.why'))}"
-        f"{_table(text.version_rows(report))}</details>\n"
+        f"{_table(text.version_rows(report), 'exact')}</details>\n"
     )
 
 
@@ -241,8 +244,8 @@ def _node(node: text.Node) -> str:
     return f"<li><strong>{escape(node.title)}</strong>{lines}{parts}</li>"
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return f"<table>{''.join(_row(name, _p(value)) for name, value in rows)}</table>"
+def _table(rows: Sequence[tuple[str, str]], kind: str) -> str:
+    return f'<table class="{kind}">{"".join(_row(name, _p(value)) for name, value in rows)}</table>'
 
 
 def _row(name: str, content: str) -> str:
@@ -262,7 +265,8 @@ def _list(title: str, lines: Sequence[str], kind: str) -> str:
 
 def _foot(t: Translator, issue: Issue | None) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in text.limits(t))
-    signed = _p(issue.signature) if issue is not None and issue.signature else ""
+    told = issue.signature if issue is not None and issue.signature else ""
+    signed = _UNBROKEN.sub(r'<span class="unbroken">\g<0></span>', _p(told)) if told else ""
     return f"<footer><h2>{escape(t('report.limits'))}</h2><ul>{lines}</ul>{signed}</footer>"
 
 

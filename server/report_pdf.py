@@ -245,7 +245,11 @@ def _timeline(video: VideoEvidence) -> Drawing:
         x = min(max(each.time_s / length * WIDTH, 4), WIDTH - 4)
         fill = HexColor(TONES["told"]) if each.marked else white
         y = (1 - dot_height(each.logit)) * height
-        drawing.add(Circle(x, y, 2.6, fillColor=fill, strokeColor=INK, strokeWidth=0.7))
+        drawing.add(
+            Circle(
+                x, y, 2.6 if each.logit is not None else 1.6, fillColor=fill, strokeColor=INK, strokeWidth=0.7
+            )
+        )
     return drawing
 
 

@@ -51,7 +51,9 @@ details > *:not(summary) { margin-top: .6rem; } .tree, .tree ul { list-style: no
 .tree ul { border-left: 2px solid var(--line); margin: .5rem 0 0 .4rem; padding-left: 1rem; }
 .tree li { margin-bottom: .5rem; } .tree span { display: block; color: var(--quiet); font-size: .925rem;
 overflow-wrap: anywhere; } footer { margin-top: 3.5rem; border-top: 2px solid var(--line); font-size: .95rem; }
-footer p { margin-top: 1rem; } code { overflow-wrap: anywhere; } @media print { @page { margin: 18mm; }
+footer p { margin-top: 1rem; } code { overflow-wrap: anywhere; } .unbroken { white-space: nowrap; }
+.exact td { font-size: .8rem; font-variant-numeric: tabular-nums; line-height: 1.9; }
+@media print { @page { margin: 18mm; }
 :root { --ink: #000; --quiet: #444; --paper: #fff; --card: #fff; --line: #bbb; --told: #1f5fa8;
 --proven: #1c7048; --alarm: #a8321f; --open: #7a5b00; } main { max-width: none; padding: 0; }
 article { break-before: page; } article:first-of-type { break-before: auto; }

@@ -24,6 +24,7 @@ TONES: Mapping[str, str] = {
 SIGNS: Mapping[str, str] = {"told": "i", "proven": "✓", "alarm": "!", "open": "?"}
 LIMITS = ("authentic", "absence", "detector", "mark", "ledger")
 MAX_FACES = 12
+LEAST_CHANCE = 1e-30
 MAX_DEPTH = 6
 
 _NOTES = (
@@ -194,7 +195,7 @@ def identity_rows(report: Report, t: Translator) -> list[tuple[str, str]]:
 def bits_line(report: Report, t: Translator) -> str:
     """The mark as a count of agreeing bits and the chance of a false alarm."""
     mark = report.mark
-    chance = f"{mark.p_false:.1e}"
+    chance = _chance(mark.p_false, t)
     if mark.bit_accuracy is None:
         return t("report.bits.absent", p_false=chance)
     return t("report.bits.agree", agree=round(mark.bit_accuracy * 128), p_false=chance)
@@ -271,7 +272,7 @@ def _manifest(report: Report, t: Translator) -> list[str]:
     if reading.timestamp and reading.timestamp_trusted:
         lines.append(t("manifest.time.trusted", time=reading.timestamp))
     if reading.state == "tampered":
-        lines.append(", ".join(reading.codes))
+        lines.append(t("report.codes", codes=", ".join(reading.codes)))
     return lines
 
 
@@ -284,7 +285,12 @@ def _mark(report: Report, t: Translator) -> list[str]:
     if not mark.present or mark.bit_accuracy is None:
         return [t("mark.absent")]
     accuracy = t.number(mark.bit_accuracy, "0.0%")
-    return [t("mark.present", asset_id=mark.asset_id, accuracy=accuracy, p_false=f"{mark.p_false:.1e}")]
+    return [t("mark.present", asset_id=mark.asset_id, accuracy=accuracy, p_false=_chance(mark.p_false, t))]
+
+
+def _chance(share: float, t: Translator) -> str:
+    """A chance in few digits; below 1e-30 its size tells nobody anything."""
+    return f"{share:.1e}" if share >= LEAST_CHANCE else t("report.chance.less", limit=f"{LEAST_CHANCE:.0e}")
 
 
 def _ledger(report: Report, t: Translator) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -20,16 +22,24 @@ from conftest import ROOT
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
+from facesets.card import make_card
+from facesets.formats import SetView, write_format
+from facesets.overlay import draw_labels
 from facesets.record import SampleRecord, flaws_of, read_lines
 from facesets.rle import decode_runs
 from facesets.spec import SetSpec
 from fusion.media import encode_picture
 from fusion.pipeline import rework
 from fusion.seal import Release
+from provenance.consent import references_of
 from provenance.errors import FacsimileError, InputError, RefusedError, UsageError
+from provenance.grants import issue, revoke
 from provenance.hashes import content_sha256, sha256_hex
 from provenance.home import Home
+from provenance.records import AdultVerified, Embedder, GrantTerms, Profile, PublicFigure
+from provenance.subjects import enrol
 from server.cli import build_app
+from setmaking.filter import Rules, filter_set, left_out
 from setmaking.make import Made, locked, make_set
 from setmaking.plan import load_plan
 from setmaking.verify import verify_set
@@ -280,6 +290,186 @@ def test_a_picture_not_shown_to_be_of_nobodies_is_not_reworked(tiny: Tiny, tmp_p
         assert home.ledger.tree_head().size == before
     assert caught.value.code == "rework.not_nobody"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_filtered_set_is_a_set_and_the_old_one_stays(tiny: Tiny, tmp_path: Path) -> None:
+    before, out = files_below(tiny.made.folder), tmp_path / "less"
+    fused = next(record for record in tiny.records() if record.kind == "fused")
+    assert fused.source is not None
+    rules = Rules(without=(fused.source.identity,))
+    with tiny.open_home() as home:
+        found = filter_set(tiny.made.folder, out, rules, home, quiet)
+        again = filter_set(tiny.made.folder, out, rules, home, quiet)
+        assert verify_set(out, home, lambda done, of: None).flaws == ()
+    assert again == found
+    left = tiny.records(out)
+    gone = {record.sample_id for record in tiny.records()} - {record.sample_id for record in left}
+    assert fused.sample_id in gone
+    assert not any(fused.source.identity in record.identities for record in left)
+    assert found.num_samples == len(left) == 6 - sum(found.left_out.values())
+    assert found.left_out["filter.identity"] >= 2
+    for record in left:
+        assert (out / record.file).read_bytes() == (tiny.made.folder / record.file).read_bytes()
+    assert not any((out / "shards").rglob(f"{fused.sample_id}*"))
+    assert files_below(tiny.made.folder) == before
+
+
+def test_what_was_made_of_a_sample_goes_with_it(tiny: Tiny, tmp_path: Path) -> None:
+    with tiny.open_home() as home:
+        small = filter_set(
+            tiny.made.folder, tmp_path / "a", Rules(kinds=("fused", "self_blended")), home, quiet
+        )
+        assert small.left_out == {"filter.kind": 4, "filter.parent": 2}
+        widths = [record.box_xyxy[3] - record.box_xyxy[1] for record in tiny.records()]
+        large = filter_set(tiny.made.folder, tmp_path / "b", Rules(min_face_px=max(widths) + 50), home, quiet)
+        assert large.left_out == {"filter.quality": 6}
+        with pytest.raises(UsageError) as same:
+            filter_set(tiny.made.folder, tiny.made.folder, Rules(), home, quiet)
+        with pytest.raises(ValueError, match="withdrawn"):
+            filter_set(tiny.made.folder, tmp_path / "c", Rules(), None, quiet)
+    assert same.value.code == "set.same_folder"
+
+
+def test_a_sample_on_a_revoked_grant_is_left_out_and_so_is_what_was_made_of_it(tiny: Tiny) -> None:
+    base, *others = (record for record in tiny.records() if record.kind == "sampled")
+    made_of_it = next(record for record in tiny.records() if base.sample_id in record.parents)
+    with tiny.open_home() as home:
+        kept, withdrawn = (grant_in(home) for _ in range(2))
+        entries = [
+            home.ledger.append(
+                {"kind": "test_output", "grants": list(references_of([grant], record.asset_id, home))}
+            ).index
+            for grant, record in ((withdrawn, base), (kept, others[0]), (withdrawn, others[1]))
+        ]
+        told = [
+            dataclasses.replace(base, ledger_index=entries[0]),
+            dataclasses.replace(others[0], ledger_index=entries[1]),
+            dataclasses.replace(
+                others[1], ledger_index=entries[0]
+            ),  # the same grant, named for another picture
+            made_of_it,
+        ]
+        assert list(left_out(told, Rules(), home)) == []
+        revoke(home, withdrawn, "changed their mind")
+        gone = dict(left_out(told, Rules(), home))
+        assert gone == {base.sample_id: "filter.consent", made_of_it.sample_id: "filter.parent"}
+        assert list(left_out(told, Rules(withdrawn=False), home)) == []
+
+
+def grant_in(home: Home) -> str:
+    """A person and a grant of theirs."""
+    vector = np.random.default_rng(1).normal(size=512).astype(np.float32)
+    embedder = Embedder(sha256="e1" * 32, threshold=0.35)
+    profile = Profile.make(
+        name="Ada Quillfeather",
+        adult_verified=AdultVerified(method="passport", date=datetime(2026, 1, 5, tzinfo=UTC).date()),
+        public_figure=PublicFigure(is_public_figure=False, evidence=None),
+    )
+    person = enrol(home, profile, [vector / np.linalg.norm(vector)], embedder).subject_id
+    terms = GrantTerms.make(
+        subject_id=person, grantee="Tests", purposes=("research",), scope_roles=("source",), scope_media=("still",),
+        uses=("dataset",), not_before=home.ledger.clock() - timedelta(days=1),
+        expires=home.ledger.clock() + timedelta(days=9), jurisdictions=("EU",), embedder=embedder,
+        consent_text_sha256="c0" * 32, consent_text_language="en", evidence="paper form 17",
+    )  # fmt: skip
+    return issue(home, terms).id
+
+
+def test_others_verify_without_the_home_and_are_told_what_they_did_not_see(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny.made.folder, tmp_path / "set")
+    found = verify_set(folder, None, lambda done, of: None)
+    assert (found.flaws, found.num_opened) == ((), 6)
+    assert found.not_checked == ("mark", "ledger", "signer")
+    part = verify_set(folder, None, lambda done, of: None, share=0.0)
+    assert (part.flaws, part.num_opened, part.not_checked[-1]) == ((), 0, "6 pictures")
+    record = tiny.records()[0]
+    data = bytearray((folder / record.file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / record.file).write_bytes(data)
+    assert record.file in {flaw.file for flaw in verify_set(folder, None, lambda done, of: None).flaws}
+    assert verify_set(folder, None, lambda done, of: None, share=0.0).flaws == ()
+    (folder / "shards" / record.shard / "records.jsonl").write_bytes(b"")
+    assert verify_set(folder, None, lambda done, of: None, share=0.0).flaws
+
+
+def view_of(tiny: Tiny) -> SetView:
+    records = tuple(tiny.records())
+    card = make_card(SetSpec.of(FIELDS).model_dump(mode="json"), records, "0")
+    return SetView(card, records, lambda file: (tiny.made.folder / file).read_bytes())
+
+
+def test_webdataset_s_own_reader_finds_every_sample(tiny: Tiny, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    seen = {}
+    for path, data in write_format("webdataset", view_of(tiny)):
+        file = tmp_path / Path(path).name
+        file.write_bytes(data)
+        assert dict(write_format("webdataset", view_of(tiny)))[path] == data
+        for sample in webdataset.WebDataset(str(file), shardshuffle=False):
+            seen[sample["__key__"]] = sample
+    for record in tiny.records():
+        sample = seen.pop(record.sample_id)
+        assert sample["png"] == (tiny.made.folder / record.file).read_bytes()
+        assert json.loads(sample["json"])["asset_id"] == record.asset_id
+        assert ("mask.png" in sample) == (record.mask_file is not None)
+    assert not seen
+
+
+def test_croissant_s_own_reader_finds_every_record(tiny: Tiny, tmp_path: Path) -> None:
+    croissant = pytest.importorskip("mlcroissant")
+    ((name, data),) = write_format("croissant", view_of(tiny))
+    (tmp_path / name).write_bytes(data)
+    shutil.copy(tiny.made.folder / "records.jsonl", tmp_path / "records.jsonl")
+    read = croissant.Dataset(jsonld=str(tmp_path / name))
+    assert not read.metadata.issues.errors
+    rows = list(read.records("samples"))
+    told = {row["samples/sample_id"].decode(): row for row in rows}
+    for record in tiny.records():
+        row = told.pop(record.sample_id)
+        assert row["samples/file"].decode() == record.file
+        assert row["samples/ledger_index"] == record.ledger_index
+        assert row["samples/pose_yaw"] == pytest.approx(record.pose.yaw)
+    assert not told
+
+
+def test_labels_are_drawn_where_they_are(tiny: Tiny) -> None:
+    record = next(record for record in tiny.records() if record.kind == "self_blended")
+    grey = np.full((record.height, record.width, 3), 90, np.uint8)
+    drawn = draw_labels(grey, record)
+    times = drawn.shape[0] // record.height
+    assert drawn.shape == (record.height * times, record.width * times, 3)
+    left, top, right, _ = (round(value * times) for value in record.box_xyxy)
+    rim = drawn[top - 3 : top + 4, left + 20 : right - 20].astype(int)
+    assert ((rim[..., 0] > 200) & (rim[..., 2] < 120)).any(0).mean() > 0.9
+    x, y = (round(value * times) for value in record.landmarks_px[1])
+    assert drawn[y - 2 : y + 3, x - 2 : x + 3].max() > 200
+    corner = drawn[: 10 * times, : 10 * times]
+    assert (corner == 90).all()
+
+
+def test_the_preview_shows_labels_and_the_filter_its_reasons(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACSIMILE_HOME", str(tiny.home))
+    sheets = []
+    for name, more in (("plain.png", ["--most", "3", "--labels"]), ("one.png", ["--most", "1", "--labels"])):
+        ran = CliRunner().invoke(
+            build_app(), ["faceset", "preview", str(tiny.made.folder), "-o", str(tmp_path / name), *more]
+        )
+        assert ran.exit_code == 0, ran.output
+        sheets.append(cv2.imread(str(tmp_path / name)))
+    assert sheets[0].shape[1] >= sheets[1].shape[1]
+    ran = CliRunner().invoke(build_app(), ["faceset", "preview", str(tmp_path), "-o", "x.png", "--labels"])
+    assert ran.exit_code == 2
+    assert "preview.no_records" in ran.stderr
+    out = tmp_path / "less"
+    command = ["faceset", "filter", str(tiny.made.folder), "-o", str(out), "--kind", "sampled", "--json"]
+    told = json.loads(CliRunner().invoke(build_app(), command).stdout)
+    assert (told["samples"], told["left_out"]) == (4, {"filter.kind": 2})
+    ran = CliRunner().invoke(build_app(), [*command[:5], "--kind", "swapped"])
+    assert (ran.exit_code, "filter.word" in ran.stderr) == (2, True)
 
 
 def test_the_command_makes_a_set_and_refuses_a_wrong_spec(

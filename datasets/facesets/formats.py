@@ -44,6 +44,8 @@ LIBRARIES: Final[Mapping[str, str | None]] = {
     "parquet": "pyarrow",
     "coco": "pycocotools",
     "deepfakebench": None,
+    "webdataset": None,
+    "croissant": None,
 }
 """Format → the package that writes it; they are the extra `facesets`."""
 

@@ -32,7 +32,7 @@ WHOLE: Final = BeforeValidator(_whole)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,47}$")]
 Token = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
-Format = Literal["parquet", "coco", "deepfakebench"]
+Format = Literal["parquet", "coco", "deepfakebench", "webdataset", "croissant"]
 Split = Literal["train", "val", "test"]
 
 MAX_SPEC_BYTES: Final = 1 << 20

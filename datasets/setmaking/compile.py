@@ -86,7 +86,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for name in (SET_FILE, ALL_RECORDS, "README.md", "DATASHEET.md"):
+    for name in (SET_FILE, ALL_RECORDS, "README.md", "DATASHEET.md", "croissant.json"):
         (folder / name).unlink(missing_ok=True)
     for name in LIBRARIES:
         if (folder / name).is_dir():
