@@ -27,6 +27,8 @@ from fusion.tables import Row
 from fusion.train.portraitset import read_portraits
 
 PICTURE_PX: Final = 512
+COPIED_PEOPLE: Final = 60
+"""Of the first so many people the check's re-delivered copies are looked at too: four looks instead of one."""
 SWEPT_PEOPLE: Final = 20
 """The sweeps beyond the bars are run on the first so many people."""
 _PAIR: Final = {name: DELIVERIES[name] for name in (CLEAN, Q60_R75)}
@@ -72,14 +74,12 @@ def score_bench(
     cases: Iterable[Case], scorer: Scorer, groups: Mapping[str, str] | None = None
 ) -> Iterator[Sample]:
     """Samples of cases that come person by person."""
-    swept: set[str] = set()
+    seen: dict[str, int] = {}
     for case in cases:
-        if len(swept) < SWEPT_PEOPLE:
-            swept.add(case.person)
-        plan = dict(_plan(case.kind))
-        if case.person in swept and case.kind.startswith(("real", "own_")):
-            plan |= SWEEPS
-        yield from score_cases([case], scorer, plan, groups)
+        number, judged = seen.setdefault(case.person, len(seen)), case.kind.startswith(("real", "own_"))
+        yield from score_cases([case], scorer, _plan(case.kind), groups, judged and number < COPIED_PEOPLE)
+        if judged and number < SWEPT_PEOPLE:
+            yield from score_cases([case], scorer, SWEEPS, groups)
 
 
 def _plan(kind: str) -> Mapping[str, Delivery]:

@@ -240,9 +240,14 @@ def strongest(bands: Sequence[Band]) -> Band:
 
 def band_of(score: FaceScore) -> Band:
     """A score's band, as programs know it; ValueError for none of them."""
-    band = WORDED.get(score.band, score.band)
+    return word_band(score.band)
+
+
+def word_band(told: str) -> Band:
+    """A scorer's word for a band, as programs know it; ValueError for none of them."""
+    band = WORDED.get(told, told)
     if band not in BANDS:
-        raise ValueError(f"the detector speaks of an unknown band {score.band!r}")
+        raise ValueError(f"the detector speaks of an unknown band {told!r}")
     return BANDS[BANDS.index(band)]
 
 

@@ -70,7 +70,8 @@ def judge_faces(
         )
         for number, face in enumerate(faces)
     )
-    steady = Consistency(not flipped, tuple(consistency.VARIANTS), flipped) if redeliver and judged else None
+    applied = any(band_of(score) != "not_applicable" for score in scores.values())
+    steady = Consistency(not flipped, tuple(consistency.VARIANTS), flipped) if redeliver and applied else None
     return _together(evidence, picture), steady
 
 

@@ -22,7 +22,7 @@ from detector.cases import Case, arrive, make_cases
 from detector.crop import crop_face, face_window
 from detector.delivery import draw_delivery
 from detector.pairs import IDENTITY_PASS, Person
-from detector.score import Scorer, look
+from detector.score import Scorer
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.swap import Engine
 
@@ -250,7 +250,7 @@ def _paired_auc(
 
 def _raw(scorer: Scorer, rgb: UInt8Array, case: Case) -> float:
     crop, _ = crop_face(rgb, case.box_xyxy, scorer.net.config.working_px)
-    return look(scorer.net, crop, scorer.device)[0]
+    return scorer.look(rgb, case.box_xyxy, crop)[0]
 
 
 def _logit(scorer: Scorer, case: Case) -> float:

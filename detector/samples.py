@@ -12,16 +12,18 @@ import cv2
 import numpy as np
 
 from detector.cases import Case, arrive
+from detector.consistency import VARIANTS
 from detector.crop import crop_face
 from detector.delivery import Delivery
-from detector.score import Calibration, Scorer, fine_detail, flat_share, look
-from fusion.face import FloatArray
+from detector.score import Calibration, Scorer, fine_detail, flat_share
+from fusion.face import Face, FloatArray
 
 
 @dataclass(frozen=True)
 class Sample:
     """One look of the network. raw: score before calibration; iou: of mask and truth at 0.5, nan for reals;
-    detail, flat: of the crop, see detector.score; ms: wall and cpu_ms of cutting and looking."""
+    detail, flat: of the crop, see detector.score; ms: wall and cpu_ms of cutting and looking; copies: raw scores in the
+    copies that the check makes of the delivered picture, where they were asked for."""
 
     kind: str
     person: str
@@ -35,6 +37,7 @@ class Sample:
     flat: float
     ms: float
     cpu_ms: float
+    copies: tuple[float, ...] = ()
 
 
 def score_cases(
@@ -42,14 +45,16 @@ def score_cases(
     scorer: Scorer,
     deliveries: Mapping[str, Delivery],
     groups: Mapping[str, str] | None = None,
+    copies: bool = False,
 ) -> Iterator[Sample]:
-    """One sample per case and delivery; the face's place is the truth, moved along, not found anew."""
+    """One sample per case and delivery, with the check's `copies` of it where asked; the face's place is the truth,
+    moved along, not found anew."""
     for case in cases:
         for name, delivery in deliveries.items():
             arrived = arrive(case, delivery)
             begun, begun_cpu = time.perf_counter(), time.process_time()
             crop, window = crop_face(arrived.rgb, arrived.box_xyxy, scorer.net.config.working_px)
-            raw, mask, _ = look(scorer.net, crop, scorer.device)
+            raw, mask, _ = scorer.look(arrived.rgb, arrived.box_xyxy, crop)
             spent, spent_cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
             iou = float("nan")
             if arrived.share is not None:
@@ -67,7 +72,18 @@ def score_cases(
                 flat_share(crop),
                 1e3 * spent,
                 1e3 * spent_cpu,
+                tuple(_look_at_copies(arrived, scorer)) if copies else (),
             )
+
+
+def _look_at_copies(case: Case, scorer: Scorer) -> Iterator[float]:
+    """Raw score in each of consistency.VARIANTS."""
+    face = Face(case.box_xyxy, np.zeros((5, 2), np.float32), 1.0)
+    for make in VARIANTS.values():
+        copy = make(case.rgb)
+        box = copy.face(face).box_xyxy
+        crop, _ = crop_face(copy.rgb, box, scorer.net.config.working_px)
+        yield scorer.look(copy.rgb, box, crop)[0]
 
 
 def cut_share(share: FloatArray, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
@@ -92,7 +108,8 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
 
 def read_samples(path: Path) -> list[Sample]:
     """What `write_samples` wrote."""
-    return [Sample(**json.loads(line)) for line in path.read_text().splitlines()]
+    told = (json.loads(line) for line in path.read_text().splitlines())
+    return [Sample(**each | {"copies": tuple(each.get("copies", ()))}) for each in told]
 
 
 def pick(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +22,7 @@ from detector.held_out import FIRST_HELD_OUT, HeldOut, held_out_of
 from detector.model import EvidenceNet
 from detector.weights import DETECTOR, WEIGHTS_FOLDER, load_network, read_note
 from fusion.face import Face, FloatArray, UInt8Array
+from fusion.media import encode_picture, read_picture
 from fusion.weights import RETRAIN, WeightSpec
 from provenance.errors import WeightsError
 
@@ -41,6 +42,7 @@ class Calibration:
     min_detail            least fine detail of a crop, see `fine_detail`
     max_flat              greatest share of exactly flat pixels, see `flat_share`
     min_reliability       below, the heat map is withheld
+    views                 of VIEWS, over which the raw score is the mean; the mask is the first one's
     """
 
     temperature: float
@@ -53,6 +55,7 @@ class Calibration:
     min_detail: float = 0.0
     max_flat: float = 1.0
     min_reliability: float = 0.5
+    views: tuple[str, ...] = ("plain",)
 
     def logit(self, raw: float) -> float:
         """The calibrated logit of a raw score."""
@@ -71,8 +74,12 @@ class Calibration:
     def from_note(cls, note: dict[str, Any]) -> Calibration:
         """From the header of a weights file; WeightsError `weights.uncalibrated`."""
         try:
-            return cls(**note["calibration"])
-        except (KeyError, TypeError) as error:
+            told = dict(note["calibration"])
+            views = tuple(told.pop("views", ("plain",)))
+            if not views or not set(views) <= VIEWS.keys():
+                raise ValueError(f"unknown views {views}")
+            return cls(**told, views=views)
+        except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 "weights.uncalibrated",
                 f"the detector's weights carry no calibration record: {error}",
@@ -129,6 +136,10 @@ class Scorer:
         """SHA-256 of the calibration: every number that a band depends on."""
         return hashlib.sha256(json.dumps(asdict(self.calibration), sort_keys=True).encode()).hexdigest()
 
+    def band_at(self, logit: float) -> Band:
+        """The evidence band of a calibrated logit."""
+        return self.calibration.band(logit)
+
     def score_faces(self, rgb: UInt8Array, faces: Sequence[Face]) -> list[FaceScore]:
         """One FaceScore per face, in order, of a picture uint8 [H, W, 3]; ValueError on another array."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
@@ -143,7 +154,7 @@ class Scorer:
         reason = self.unfit(crop)
         if reason:
             return _not_scored(face, window.box_xyxy, reason)
-        raw, mask, reliability = look(self.net, crop, self.device)
+        raw, mask, reliability = self.look(rgb, face.box_xyxy, crop)
         logit = self.calibration.logit(raw)
         band = self.calibration.band(logit)
         trusted = float((reliability * _centre_weight(reliability.shape)).sum())
@@ -160,6 +171,15 @@ class Scorer:
             if band == "inconclusive"
             else "",
         )
+
+    def look(
+        self, rgb: UInt8Array, box_xyxy: FloatArray, crop: UInt8Array
+    ) -> tuple[float, FloatArray, FloatArray]:
+        """Mean raw score over the calibration's views of a face and its `crop`; mask and reliability as `look`."""
+        looks = [
+            look(self.net, VIEWS[name](rgb, box_xyxy, crop), self.device) for name in self.calibration.views
+        ]
+        return float(np.mean([raw for raw, _, _ in looks])), looks[0][1], looks[0][2]
 
     def _too_small(self, face: Face) -> str:
         x0, y0, x1, y1 = face.box_xyxy
@@ -198,6 +218,33 @@ def look(net: EvidenceNet, crop: UInt8Array, device: str) -> tuple[float, FloatA
     found = net(pictures.contiguous(memory_format=torch.channels_last))
     maps = [tensor[0, 0].float().sigmoid().cpu().numpy() for tensor in (found.mask, found.reliability)]
     return float(found.score[0]), maps[0], maps[1]
+
+
+def _plain(rgb: UInt8Array, box_xyxy: FloatArray, crop: UInt8Array) -> UInt8Array:
+    return crop
+
+
+def _coded(rgb: UInt8Array, box_xyxy: FloatArray, crop: UInt8Array) -> UInt8Array:
+    """As it looks after one more save: what deliveries differ in is partly gone."""
+    return read_picture(encode_picture(crop, "jpeg", VIEW_QUALITY)).rgb
+
+
+def _shifted(rgb: UInt8Array, box_xyxy: FloatArray, crop: UInt8Array) -> UInt8Array:
+    """The window moved to the upper left: other pixels are averaged, other cells filled."""
+    x0, y0, x1, y1 = box_xyxy
+    moved = box_xyxy - np.float32(VIEW_SHIFT * max(x1 - x0, y1 - y0))
+    return crop_face(rgb, np.asarray(moved, np.float32), crop.shape[0])[0]
+
+
+VIEW_QUALITY: Final = 75
+VIEW_SHIFT: Final = 0.05
+"""In longer sides of the face's box."""
+VIEWS: Final[Mapping[str, Callable[[UInt8Array, FloatArray, UInt8Array], UInt8Array]]] = {
+    "plain": _plain,
+    "coded": _coded,
+    "shifted": _shifted,
+}
+"""Ways to look at one face again, each of (picture, box, crop); a look each."""
 
 
 def fine_detail(crop: UInt8Array) -> float:

@@ -28,7 +28,7 @@ MANY_VALUED = frozenset(
     {
         "--image", "--source", "--grant", "--purpose", "--scope", "--media", "--use", "--jurisdiction",
         "--map", "--engine",
-        "--against", "--files", "--role", "--oidc-role", "--case", "--without", "--kind",
+        "--against", "--files", "--role", "--oidc-role", "--case", "--without", "--kind", "--views",
     }
 )  # fmt: skip
 """Options that take several values, as `--image a.png b.png` or repeated."""

@@ -153,6 +153,29 @@ def test_consistency_counts_variants_that_leave_their_band() -> None:
     assert rows["all", "consistency"] == pytest.approx(1 - 1 / (3 * len(DELIVERIES)))
 
 
+def test_the_check_abstains_where_its_copies_say_another_thing() -> None:
+    record = Calibration(1.0, 0.0, -1.0, 1.0, 2.0, 3.0)
+    seen_through = [  # one delivery leaves its band, and so does a copy of it
+        replace(sample("own_warp", "a", 3.1 if d == Q60_R75 else 1.5, d), copies=(1.2, 1.2, 1.2))
+        for d in DELIVERIES
+    ]
+    missed = [  # one delivery leaves its band with all of its copies
+        replace(
+            sample("own_warp", "b", 3.5 if d == CLEAN else 1.5, d), copies=(3.5 if d == CLEAN else 1.5,) * 3
+        )
+        for d in DELIVERIES
+    ]
+    rows = {
+        (r.case, r.metric): r
+        for r in report_card([*seen_through, *missed, sample("real", "c", -2.0)], record)
+    }
+    count = 2 * len(DELIVERIES)
+    assert rows["all", "consistency"].value == pytest.approx(1 - 2 / (count + 1))
+    assert rows["all", "consistency_check"].value == pytest.approx(1 - 1 / count)
+    assert rows["own_all", "check_inconclusive"].value == pytest.approx(1 / count)
+    assert rows["own_all", "check_weak"].value == pytest.approx(1 - 2 / count)
+
+
 def test_bars_without_a_measurement_are_not_met() -> None:
     judged = judge_bars([], HELD_OUT)
     assert {bar.case for bar, _, _ in judged} >= {bar.case for bar in BARS} | {
@@ -192,6 +215,7 @@ def test_a_header_says_what_was_held_out() -> None:
 
 def test_samples_are_kept_line_by_line(tmp_path: Path) -> None:
     samples = [sample("own_warp", "a", 1.25, iou=0.5), sample("real", "a", -1.0)]
+    samples[0] = replace(samples[0], copies=(1.0, 2.0))
     write_samples(tmp_path / "s.jsonl", samples)
     assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 2
     again = read_samples(tmp_path / "s.jsonl")

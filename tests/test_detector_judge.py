@@ -99,6 +99,11 @@ def test_a_band_that_flips_in_one_copy_reads_inconclusive(height: int) -> None:
     assert (steady.stable, steady.flipped) == (False, (0, 1))
 
 
+def test_where_nothing_was_judged_nothing_was_steady() -> None:
+    _, steady = judge_faces(grain(), [BIG], PLAIN, always("not applicable"))
+    assert steady is None
+
+
 def test_a_copy_that_abstains_flips_nothing() -> None:
     scorer = Rule(lambda rgb, each: "inconclusive" if rgb.shape[0] == 180 else "strong")
     found, steady = judge_faces(grain(), [BIG], PLAIN, scorer)

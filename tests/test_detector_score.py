@@ -115,6 +115,31 @@ def test_score_and_heat_map_belong_to_the_band(net: EvidenceNet) -> None:
     assert (clear.band, clear.heatmap) == ("none found", None)
 
 
+def test_a_score_is_the_mean_over_the_views_of_its_calibration(net: EvidenceNet) -> None:
+    rgb, each = ramp(400), face(100, 100, 300, 300)
+
+    def logit(*views: str) -> float:
+        scorer = Scorer(net, replace(CALIBRATION, views=views), "cpu")
+        return scorer.score_faces(rgb, [each])[0].logit
+
+    single = [logit("plain"), logit("coded"), logit("shifted")]
+    assert len({round(value, 4) for value in single}) == 3
+    assert logit("plain", "coded", "shifted") == pytest.approx(np.mean(single), abs=1e-5)
+    small = Scorer(net, replace(CALIBRATION, views=("shifted",)), "cpu")
+    assert np.isfinite(small.score_faces(rgb, [face(0, 0, 70, 80)])[0].logit)
+
+
+def test_a_header_names_its_views_and_no_others() -> None:
+    told = json.loads(json.dumps(asdict(replace(CALIBRATION, views=("coded", "shifted")))))
+    assert Calibration.from_note({"calibration": told}).views == ("coded", "shifted")
+    told.pop("views")
+    assert Calibration.from_note({"calibration": told}).views == ("plain",)
+    for wrong in ([], ["mirrored"]):
+        with pytest.raises(WeightsError) as caught:
+            Calibration.from_note({"calibration": told | {"views": wrong}})
+        assert caught.value.code == "weights.uncalibrated"
+
+
 def test_scores_do_not_depend_on_the_other_faces(net: EvidenceNet) -> None:
     scorer, faces = Scorer(net, CALIBRATION, "cpu"), [face(10, 10, 150, 160), face(200, 200, 380, 390)]
     together = [f.logit for f in scorer.score_faces(ramp(400), faces)]

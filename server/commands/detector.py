@@ -67,6 +67,10 @@ def calibrate(
     out: Annotated[Path, typer.Option("-o", "--out", help="The same weights with their calibration record.")],
     seed: Annotated[int, typer.Option(help="Seed of pairs and settings.")] = 5,
     people: Annotated[int, typer.Option(min=60, help="How many people at most.")] = 1000,
+    views: Annotated[
+        list[str] | None,
+        typer.Option(help="plain, coded, shifted: ways of looking whose mean is the score; default plain."),
+    ] = None,
     device: Device = "cpu",
     json_output: Json = False,
 ) -> None:
@@ -78,17 +82,21 @@ def calibrate(
     from detector.cases import make_cases
     from detector.held_out import held_out_of
     from detector.pairs import trained_engines
-    from detector.score import Calibration, Scorer
+    from detector.score import VIEWS, Calibration, Scorer
     from detector.weights import DETECTOR, load_network, read_note, write_calibrated
     from fusion.weights import file_sha256
 
     spec = replace(DETECTOR, file=weights.name, sha256=file_sha256(weights))
     net = load_network(spec, weights.parent)
     unseen = held_out_of(read_note(spec, weights.parent))
-    scorer = Scorer(net, Calibration(1.0, 0.0, 0.0, 0.0, 0.0, 0.0), device, held_out=unseen)
+    looking = tuple(views or ("plain",))
+    if wrong := [each for each in looking if each not in VIEWS]:
+        raise UsageError("calibrate.views", f"There is no view {wrong[0]!r}.", f"Use: {', '.join(VIEWS)}.")
+    start = Calibration(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, views=looking)
+    scorer = Scorer(net, start, device, held_out=unseen)
     shown = _people(data, "val", people, seed)
     cases = make_cases(shown, trained_engines(), seed, ("real", "identity", "own", "sbi"))
-    record = learn(list(calibration_samples(cases, scorer)), held_out=unseen)
+    record = replace(learn(list(calibration_samples(cases, scorer)), held_out=unseen), views=looking)
     sha256 = write_calibrated(spec, weights.parent, out, asdict(record))
     payload = {"weights": str(out), "sha256": sha256, "people": len(shown), "calibration": asdict(record)}
     if json_output:
