@@ -17,7 +17,7 @@ import numpy.typing as npt
 from detector import statistics
 from detector.blend import ALL_FAMILIES
 from detector.cases import CLEAN, DELIVERIES, OTHER_ENGINES, Q60_R75, SWEEPS
-from detector.consistency import flips
+from detector.consistency import VARIANTS, flips
 from detector.evidence import BANDS, STRENGTH, Band, word_band
 from detector.held_out import FIRST_HELD_OUT, HELD_OUT, HeldOut
 from detector.pairs import IDENTITY_PASS
@@ -241,7 +241,7 @@ def checked_band(sample: Sample, calibration: Calibration) -> Band:
     band, *copies = (
         word_band(calibration.band(calibration.logit(raw))) for raw in (sample.raw, *sample.copies)
     )
-    return "inconclusive" if flips(band, dict(enumerate(copies))) else band
+    return "inconclusive" if flips(band, dict(zip(VARIANTS, copies, strict=True))) else band
 
 
 def consistent(

@@ -1,7 +1,7 @@
 """Croissant 1.0 metadata (JSON-LD of MLCommons): what files a set has and what its records say; opens no picture.
 
-`croissant.json` names records.jsonl with its hash and the fields of its lines by JSON paths. Pictures are named in the
-field `file`, each with its own hash.
+`croissant.json` names records.jsonl with its hash and the plain fields of its lines; nested ones (points, masks, pose)
+are in the same lines. Pictures are named in the field `file`, each with its own hash.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from facesets.record import write_lines
 
 VERSION: Final = "http://mlcommons.org/croissant/1.0"
 RECORDS: Final = "records.jsonl"
-_TEXT, _INTEGER, _FLOAT = "sc:Text", "sc:Integer", "sc:Float"
+_TEXT, _INTEGER = "sc:Text", "sc:Integer"
 _FIELDS: Final = (
     ("sample_id", _TEXT, "Unique in the set."),
     ("kind", _TEXT, "sampled: drawn; fused; self_blended."),
@@ -31,9 +31,6 @@ _FIELDS: Final = (
     ("ledger_index", _INTEGER, "Place of the proof in the maker's ledger."),
     ("licence", _TEXT, "Of picture and labels."),
 )
-_NESTED: Final = tuple(
-    (f"pose_{name}", _FLOAT, f"$.pose.{name}", "Degrees.") for name in ("yaw", "pitch", "roll")
-)
 # https://docs.mlcommons.org/croissant/docs/croissant-spec.html, appendix 1
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
@@ -46,6 +43,7 @@ _CONTEXT: Final[dict[str, Any]] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -65,6 +63,7 @@ _CONTEXT: Final[dict[str, Any]] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -102,24 +101,21 @@ def write(view: SetView) -> Files:
                 "@type": "cr:RecordSet",
                 "@id": "samples",
                 "name": "samples",
-                "description": "One record a picture; masks, points and parameters stand in the same lines.",
+                "description": "One record a picture; masks, points, pose and parameters stand in the same lines.",
                 "key": {"@id": "samples/sample_id"},
-                "field": [
-                    *(_field(name, kind, f"$.{name}", words) for name, kind, words in _FIELDS),
-                    *(_field(*nested) for nested in _NESTED),
-                ],
+                "field": [_field(*each) for each in _FIELDS],
             }
         ],
     }
     yield "croissant.json", (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _field(name: str, kind: str, path: str, words: str) -> dict[str, Any]:
+def _field(name: str, kind: str, words: str) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"samples/{name}",
         "name": name,
         "description": words,
         "dataType": kind,
-        "source": {"fileObject": {"@id": RECORDS}, "extract": {"jsonPath": path}},
+        "source": {"fileObject": {"@id": RECORDS}, "extract": {"column": name}},
     }
