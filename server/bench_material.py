@@ -109,6 +109,7 @@ def _no_data(data: Path, error: Exception) -> InputError:
     )
 
 
+@lru_cache(maxsize=1)
 def recognisers(teacher_file: Path) -> dict[str, Embed]:
     """Our own network, a published one where its file is, and one outside every loss where it is installed."""
     from fusion.evaluate import five_point_embed
