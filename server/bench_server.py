@@ -83,8 +83,9 @@ def row(case: str, metric: str, value: float, unit: str, n: int, ci95: Sequence[
 
 async def measure_clients(server: Running, picture: bytes, num_clients: int, seconds: float) -> Tally:
     """So many clients, each asking for one check after the other, for so long."""
-    tally, until = Tally(), time.perf_counter() + seconds
+    tally = Tally()
     async with server.client() as client:
+        until = time.perf_counter() + seconds
 
         async def one() -> None:
             while time.perf_counter() < until:
