@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from conftest import Studio
-from serving import Served, serve
+from serving import FAST, Served, serve
 
 from provenance.home import Home
 from server.auth import ROLES
@@ -27,7 +28,7 @@ SETTINGS = {
     },
     "checks": {  # all are on; data that fits the document may still be no picture, or say what cannot be: see below
         "positive_data_acceptance": {
-            "expected-statuses": ["2xx", "401", "403", "404", "409", "410", "415", "422"]
+            "expected-statuses": ["2xx", "401", "403", "404", "409", "410", "413", "415", "422"]
         }
     },
 }
@@ -35,7 +36,9 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def served(studio: Studio) -> Iterator[Served]:
-    with Home.open(studio.home_path) as home, serve(home) as running:
+    """One that takes no set: a set that fits the document would wait for a worker, and its events with it."""
+    settings = replace(FAST, max_set_pictures=0)
+    with Home.open(studio.home_path) as home, serve(home, settings) as running:
         running.service._perception = studio.perception
         yield running
 
