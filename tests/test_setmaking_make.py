@@ -368,7 +368,7 @@ def grant_in(home: Home) -> str:
     person = enrol(home, profile, [vector / np.linalg.norm(vector)], embedder).subject_id
     terms = GrantTerms.make(
         subject_id=person, grantee="Tests", purposes=("research",), scope_roles=("source",), scope_media=("still",),
-        uses=("dataset",), not_before=home.ledger.clock() - timedelta(days=1),
+        uses=("dataset",), not_before=home.ledger.clock() - timedelta(hours=1),
         expires=home.ledger.clock() + timedelta(days=9), jurisdictions=("EU",), embedder=embedder,
         consent_text_sha256="c0" * 32, consent_text_language="en", evidence="paper form 17",
     )  # fmt: skip
