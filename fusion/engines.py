@@ -19,9 +19,16 @@ from fusion import mask, mesh
 from fusion.align import five_points, landmarks_box, warp_crop
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.generator import STYLE_256, StyleGenerator
-from fusion.hybrid import HYBRID_PX, HybridNet
+from fusion.hybrid import HYBRID_PX, HybridNet, drawn_share
 from fusion.identity import IdentityNet, embed_face, load_identity
-from fusion.native import apply_fields, crop_share, fields_in_roi, generator_crop_from_image, spare_mouth
+from fusion.native import (
+    apply_fields,
+    crop_share,
+    face_window,
+    fields_in_roi,
+    generator_crop_from_image,
+    spare_mouth,
+)
 from fusion.warp import WarpOptions, WarpResult, warp_face
 from fusion.weights import HYBRID, STYLE, load_weights, verify_file
 
@@ -65,11 +72,12 @@ class HybridEngine:
 def predict_fields(
     net: HybridNet, target: UInt8Array, composite: UInt8Array, trust: FloatArray, identity: FloatArray
 ) -> FloatArray:
-    """Crops uint8 [S, S, 3], trust float32 [S, S], identity [512] → fields float32 [S, S, 4] (fusion/hybrid.py)."""
+    """Crops uint8 [S, S, 3], trust float32 [S, S], identity [512] → fields float32 [S, S, 4] as drawn."""
     like = net.stem.weight
     target_in, composite_in = picture_to_tensor(target, like), picture_to_tensor(composite, like)
     trust_in = torch.from_numpy(np.ascontiguousarray(trust)).to(like)[None, None]
     fields = net(target_in, composite_in, trust_in, torch.from_numpy(identity).to(like)[None])
+    fields = fields * drawn_share(trust_in)
     return np.ascontiguousarray(fields[0].permute(1, 2, 0).float().cpu().numpy())
 
 
@@ -109,6 +117,7 @@ def predict_change(net: StyleGenerator, target: UInt8Array, identity: FloatArray
     target_in = picture_to_tensor(target, like)
     made = net(target_in, torch.from_numpy(identity).to(like)[None]).clamp(0, 1)
     change = (made - target_in)[0].permute(1, 2, 0).float().cpu().numpy()
+    change *= face_window(len(change))[..., None]
     return np.concatenate([change, np.zeros_like(change[..., :1])], axis=2)
 
 

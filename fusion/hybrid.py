@@ -1,4 +1,4 @@
-"""Network of the engine `hybrid`: mends a warped composite of one aligned crop; knows no geometry and no file.
+"""Network of the engine `hybrid`: mends a warped composite of one aligned crop; knows no landmarks and no file.
 
 A U-Net at a quarter of the crop's side. It sees the composite, the target and how far the composite is the source's,
 and answers with a residual and with a gate that lets the target through where it must stay on top. The identity vector
@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fusion.native import face_window
 
 HYBRID_PX = 128
 IDENTITY_SIZE = 512
@@ -97,6 +99,23 @@ def spread_evenly(layer: nn.Conv2d, factor: int) -> None:
         layer.weight.copy_(first)
         if layer.bias is not None:
             layer.bias.zero_()
+
+
+def closed_trust(trust: Tensor) -> tuple[Tensor, Tensor]:
+    """A trust map [N, 1, S, S] without its holes, and the holes (eyes and mouth), [N, 1, S/4, S/4]."""
+    small = F.avg_pool2d(trust, 4)
+    closed = -F.max_pool2d(-F.max_pool2d(small, 7, 1, 3), 7, 1, 3)
+    return closed, (closed - small).clamp(min=0)
+
+
+def drawn_share(trust: Tensor) -> Tensor:
+    """How much of the fields is drawn [N, 1, S, S]: what lies within the source's outline and within the face.
+
+    Around the outline a network that is paid by recognisers brightens the ground; on top it paints a fringe.
+    """
+    closed, _ = closed_trust(trust)
+    window = torch.tensor(face_window(trust.shape[-1]), device=trust.device, dtype=trust.dtype)
+    return F.interpolate(closed, scale_factor=4.0, mode="bilinear") * window
 
 
 def mend(target: Tensor, composite: Tensor, fields: Tensor) -> Tensor:

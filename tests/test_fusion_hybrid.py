@@ -14,13 +14,12 @@ from fusion.engines import HybridEngine, StyleEngine, hybrid_face, predict_field
 from fusion.export import export_onnx
 from fusion.face import UInt8Array
 from fusion.generator import StyleConfig, StyleGenerator
-from fusion.hybrid import HYBRID_PX, Block, HybridNet, mend
+from fusion.hybrid import HYBRID_PX, Block, HybridNet, drawn_share, mend
 from fusion.identity import load_identity
 from fusion.native import (
     TEMPLATE_128,
     apply_fields,
     crop_share,
-    crop_window,
     fields_in_roi,
     generator_crop_from_image,
     spare_mouth,
@@ -178,18 +177,16 @@ def test_the_gate_gives_the_targets_finest_bands_back(scene) -> None:
     assert (composite.rgb[window] != target[window]).any()
 
 
-def test_nothing_shows_where_the_crop_ends(scene) -> None:
-    target, points, source, other = scene
-    composite = warp_face(target, points, source, other)
-    crop = generator_crop_from_image(points)
-    crop[:, 2] += [0, -40]  # a crop whose upper rim cuts the forehead
-    fields = np.full((HYBRID_PX, HYBRID_PX, 1), 0.1, np.float32)
-    hard = fields_in_roi(fields, crop, composite.roi_xyxy)[..., 0]
-    soft = fields_in_roi(fields * crop_window(HYBRID_PX)[..., None], crop, composite.roi_xyxy)[..., 0]
-    assert soft.max() > 0.099
-    assert np.abs(np.diff(soft, axis=0)).max() < 0.25 * np.abs(np.diff(hard, axis=0)).max()
-    assert crop_window(128)[64, 64] == 1
-    assert crop_window(128)[0].max() == crop_window(128)[:, -1].max() == 0
+def test_fields_end_with_the_source_and_with_the_face() -> None:
+    trust = torch.zeros(1, 1, 128, 128)
+    trust[:, :, :, 24:104] = 1
+    trust[:, :, 48:56, 36:52] = 0  # an eye
+    share = drawn_share(trust)[0, 0]
+    assert float(share[40:60, 36:54].min()) > 0.95
+    assert float(share[:, :16].max()) == float(share[:, 112:].max()) == 0
+    assert float(share[:14].max()) < 0.01
+    assert float(share[64, 64]) == 1
+    assert float(share.diff(dim=0).abs().max()) < 0.15
 
 
 def test_the_share_of_the_source_is_seen_in_the_crop(scene) -> None:

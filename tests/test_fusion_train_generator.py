@@ -13,17 +13,29 @@ from fusion.landmark import load_landmarker
 from fusion.train import generator, generator_losses
 from fusion.train.generator import GeneratorRecipe, GeneratorRun, terms, total
 from fusion.train.generator_batches import Batch, Supply, mirror, recolour
-from fusion.train.generator_gate import CollapseGate, Verdict, cosines
+from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict
 from fusion.train.generator_losses import Judges
 from fusion.train.generator_material import PairMaker, lay, read_shard, write_shard
+from fusion.train.teacher import MobileFaceNet
 from provenance.errors import InputError, UsageError
 
 RECIPE = GeneratorRecipe(pairs=2, swaps=2, judged=3, steps=50, minutes=60)
 
 
+PEOPLE = 6
+
+
+def unit_vectors(count: int, size: int, seed: int = 4) -> torch.Tensor:
+    return F.normalize(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)))
+
+
 @pytest.fixture(scope="module")
 def judges() -> Judges:
-    return Judges(load_identity(), load_landmarker().requires_grad_(False))
+    """Our networks, and a second recogniser of the teacher's shape with random weights."""
+    torch.manual_seed(1)
+    teacher = MobileFaceNet().eval().requires_grad_(False)
+    landmarker = load_landmarker().requires_grad_(False)
+    return Judges(load_identity(), landmarker, unit_vectors(PEOPLE, 512), teacher, unit_vectors(PEOPLE, 128))
 
 
 def batch(seed: int = 0, pairs: int = 2, swaps: int = 2) -> Batch:
@@ -34,10 +46,10 @@ def batch(seed: int = 0, pairs: int = 2, swaps: int = 2) -> Batch:
     trust = torch.zeros(count, 1, 128, 128)
     trust[:, :, 24:104, 28:100] = 1
     composite = target + trust * (other - target)
-    wanted = F.normalize(torch.randn(count, 512, generator=rng))
+    told = F.normalize(torch.randn(count, 512, generator=rng))
     truth = (0.5 * target + 0.5 * composite)[:pairs]
-    leaked = F.normalize(torch.randn(swaps, 512, generator=rng))
-    return Batch(target, composite, trust, wanted, wanted, truth, leaked, torch.zeros(0))
+    person = torch.arange(count) % PEOPLE
+    return Batch(target, composite, trust, told, person, truth, (person[pairs:] + 1) % PEOPLE)
 
 
 def test_every_term_reaches_the_generator(judges: Judges) -> None:
@@ -45,10 +57,11 @@ def test_every_term_reaches_the_generator(judges: Judges) -> None:
     run = GeneratorRun(recipe, judges)
     torch.nn.init.normal_(run.painter.net.out.weight, std=0.02)
     found = terms(run.painter(batch()), batch(), judges, recipe, step=0)
-    names = {"pixel", "slope", "energy", "anchor", "tint", "identity", "leak", "feature", "landmark"} | {
-        "attribute"
+    of_recognisers = {
+        f"{who}{what}" for who in ("", "teacher_") for what in ("identity", "retrieval", "leak")
     }
-    assert set(found) == names
+    names = {"pixel", "slope", "energy", "anchor", "tint", "feature", "landmark", "attribute"}
+    assert set(found) == names | of_recognisers
     parameters = list(run.painter.parameters())
     for name, term in found.items():
         gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
@@ -57,19 +70,20 @@ def test_every_term_reaches_the_generator(judges: Judges) -> None:
         assert len(sizes) == len(parameters), name
         assert sum(sizes) > 0, name
         assert float(getattr(recipe, name)) > 0, name
-    assert not any(p.requires_grad for net in (judges.identity, judges.landmark) for p in net.parameters())
+    frozen = (judges.identity, judges.landmark, judges.teacher)
+    assert not any(p.requires_grad for net in frozen if net is not None for p in net.parameters())
 
 
 def test_terms_are_zero_where_nothing_is_wrong(judges: Judges) -> None:
     given = batch()
     perfect = torch.cat([given.truth, given.composite[2:]])
-    embedding, _ = judges.look(perfect)
-    given = Batch(**{**vars(given), "wanted": embedding})
+    known = judges.look_as_ours(perfect)
+    right = Judges(judges.identity, judges.landmark, torch.cat([known, judges.gallery[len(known) :]]))
     recipe = replace(RECIPE, allowed_leak=1.0, wobble=0.0)
-    found = terms(perfect, given, judges, recipe, step=0)
+    found = terms(perfect, given, right, recipe, step=0)
     for name in ("pixel", "slope", "energy", "anchor", "tint", "leak", "identity", "feature", "landmark"):
         assert float(found[name]) < 1e-5, name
-    worse = terms(perfect + 0.05, given, judges, recipe, step=0)
+    worse = terms(perfect + 0.05, given, right, recipe, step=0)
     assert float(worse["pixel"]) > 0.01
     assert float(worse["slope"]) < 1e-5
     assert float(total(worse, recipe)) > float(total(found, recipe))
@@ -113,8 +127,20 @@ def test_a_resumed_run_equals_one_that_went_on(judges: Judges, tmp_path: Path) -
             assert torch.equal(a, b)
 
 
+def test_a_run_begins_with_given_weights(judges: Judges, tmp_path: Path) -> None:
+    one = GeneratorRun(RECIPE, judges)
+    one.step(batch())
+    path, _ = generator.export(one, tmp_path)
+    other = GeneratorRun(replace(RECIPE, seed=99), judges)
+    other.start_from(path)
+    for a, b in zip(one.average.parameters(), other.painter.parameters(), strict=True):
+        assert torch.equal(a.half().float(), b)
+    assert other.steps == 0
+
+
 def test_training_lowers_the_error_and_the_average_follows(judges: Judges) -> None:
-    others = ("anchor", "tint", "identity", "leak", "feature", "attribute", "landmark")
+    others = ("anchor", "tint", "identity", "leak", "retrieval", "feature", "attribute", "landmark")
+    others += ("teacher_identity", "teacher_leak", "teacher_retrieval")
     recipe = replace(RECIPE, steps=0, learning_rate=3e-3, **dict.fromkeys(others, 0.0))
     run = GeneratorRun(recipe, judges)
     run.steps = 60  # the warm-up is over
@@ -139,15 +165,45 @@ def test_the_style_generator_takes_a_step(judges: Judges, monkeypatch: pytest.Mo
 
 
 def test_the_gate_rolls_back_after_three_falls_in_a_row() -> None:
-    torch.manual_seed(0)
-    source, target = F.normalize(torch.randn(2, 8, 128), dim=2)
-    gate, verdicts = CollapseGate(), []
-    for leak in (0.5, 0.3, 0.4, 0.5, 0.45, 0.6, 0.7, 0.8, 0.3):
-        made = F.normalize((1 - leak) * source + leak * target)
-        to_source, to_target = cosines(made, source, target)
-        verdicts.append(gate.judge(to_source - to_target))
+    gate = CollapseGate()
+    verdicts = [gate.judge(0.5 - leak) for leak in (0.5, 0.3, 0.4, 0.5, 0.45, 0.6, 0.7, 0.8, 0.3)]
     best, on, back = Verdict.BEST, Verdict.GO_ON, Verdict.ROLL_BACK
     assert verdicts == [best, best, on, on, on, on, on, back, on]
+
+
+def test_being_found_among_all_is_the_cross_entropy_of_the_cosines() -> None:
+    gallery = torch.eye(3)
+    seen = F.normalize(torch.tensor([[0.6, 0.8, 0.0]]))
+    loss = generator_losses.retrieval_loss(seen, gallery, torch.tensor([1]), scale=10.0, margin=0.1)
+    odds = np.exp([10 * 0.6, 10 * (0.8 - 0.1), 0.0])
+    assert float(loss) == pytest.approx(-np.log(odds[1] / odds.sum()), abs=1e-5)
+
+
+def test_held_out_swaps_are_judged_by_each_recogniser() -> None:
+    given = batch()
+    here = F.normalize(given.composite[2:].mean((2, 3)) - 0.5)
+    gallery = torch.zeros(PEOPLE, 3)
+    gallery[given.person[2:]] = torch.stack([here[0], -here[1]])
+
+    def recognise(pictures: torch.Tensor) -> torch.Tensor:
+        return F.normalize(pictures.mean((2, 3)) - 0.5)
+
+    held_out = HeldOut(given, {"first": recognise, "watch": recognise}, {"first": gallery, "watch": gallery})
+    row = held_out.judge(given.composite[2:])
+    assert row["cos_source_first"] == pytest.approx(0.0, abs=1e-6)  # found, and its very opposite
+    assert row["top1_watch"] == 0.5
+    assert held_out.margin(row) == pytest.approx(row["cos_source_watch"] - row["cos_target_watch"])
+
+
+def test_fields_are_not_drawn_between_the_lips() -> None:
+    trust = torch.zeros(1, 1, 128, 128)
+    trust[:, :, 16:116, 24:104] = 1
+    trust[:, :, 88:96, 52:76] = 0  # mouth
+    trust[:, :, 48:56, 36:52] = 0  # an eye
+    share = generator.spared_mouth(trust)[0, 0]
+    assert float(share[90:94, 58:70].max()) < 0.05
+    assert float(share[50:54, 40:48].min()) == 1
+    assert float(share[70, 64]) == 1
 
 
 def test_small_falls_are_noise_and_nan_is_collapse() -> None:
@@ -234,6 +290,21 @@ def test_shards_repeat_and_feed_batches(
     drawn = supply.draw(np.random.default_rng(0), 3, 2)
     assert drawn.target.shape == (5, 3, 128, 128)
     assert drawn.num_pairs == 3
-    assert drawn.target_identity.shape == (2, 512)
-    assert float((drawn.identity * drawn.wanted).sum(1).min()) > 0.95
+    assert drawn.leaving.shape == (2,)
+    assert not (drawn.leaving == drawn.person[3:]).any()
+    assert float((drawn.identity * supply.identities[drawn.person]).sum(1).min()) > 0.95
     assert 0 <= float(drawn.target.min()) <= float(drawn.target.max()) <= 1
+
+
+def test_the_critic_learns_to_tell_made_from_true(judges: Judges) -> None:
+    recipe = replace(RECIPE, learning_rate=0.0)
+    run = GeneratorRun(recipe, judges)
+    with torch.no_grad():
+        run.painter.net.out.bias[:3] = 1.0  # swaps come out much too bright
+    losses = [run.step(batch(seed))["critic"] for seed in range(12)]
+    assert losses[0] > 1.8
+    assert losses[-1] < 0.8 * losses[0]
+    with torch.inference_mode():
+        given = batch(40)
+        real, made = run.critic(given.target[2:]), run.critic(run.painter(given)[2:])
+    assert float(real.mean()) > float(made.mean()) + 0.3

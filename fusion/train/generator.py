@@ -11,27 +11,32 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.generator import STYLE_128, StyleGenerator
-from fusion.hybrid import HybridNet, mend
+from fusion.hybrid import HybridNet, closed_trust, drawn_share, mend
 from fusion.identity import load_identity
 from fusion.landmark import load_landmarker
 from fusion.train import generator_losses as losses
-from fusion.train.generator_batches import Batch, Supply
-from fusion.train.generator_gate import CollapseGate, Recognise, Verdict, cosines, recogniser_outside
+from fusion.train.generator_batches import Batch, Recognise, Supply
+from fusion.train.generator_critic import PatchCritic, critic_loss
+from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict, recogniser_teacher
 from fusion.train.generator_losses import Judges
 from fusion.train.generator_material import SHARD, make_shards
+from fusion.train.teacher import load_teacher
 from fusion.weights import write_weights
 from provenance.errors import UsageError
+
+MOUTH_BELOW = 0.6  # in the crop's height: eyes lie above, the mouth below
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,17 @@ class GeneratorRecipe:
     anchor: float = 0.5
     tint: float = 4.0
     identity: float = 0.4
+    retrieval: float = 0.03
     leak: float = 0.1
+    teacher_identity: float = 0.4
+    teacher_retrieval: float = 0.03
+    teacher_leak: float = 0.1
+    retrieval_scale: float = 24.0
+    margin: float = 0.05
     feature: float = 0.05
     landmark: float = 0.1
     attribute: float = 0.02
+    realism: float = 0.05
     landmark_every: int = 4
     allowed_leak: float = 0.3
     wobble: float = 0.04
@@ -92,7 +104,8 @@ class HybridPainter(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         fields = self.net(batch.target, batch.composite, batch.trust, batch.identity)
-        return mend(batch.target, batch.composite, fields.float())
+        share = drawn_share(batch.trust) * spared_mouth(batch.trust)
+        return mend(batch.target, batch.composite, fields.float() * share)
 
 
 class StylePainter(nn.Module):
@@ -114,11 +127,21 @@ PAINTERS: dict[str, Callable[[], HybridPainter | StylePainter]] = {
 
 
 def face_weight(trust: Tensor) -> Tensor:
-    """How much each pixel counts [N, 1, S, S]: ground 0.5, face 2, eyes and mouth (holes in the trust) 4."""
-    small = F.avg_pool2d(trust, 4)
-    closed = -F.max_pool2d(-F.max_pool2d(small, 7, 1, 3), 7, 1, 3)
-    holes = (closed - small).clamp(min=0)
+    """How much each pixel counts [N, 1, S, S]: ground 0.5, face 2, eyes and mouth 4."""
+    closed, holes = closed_trust(trust)
     return F.interpolate(0.5 + 1.5 * closed + 2 * holes, scale_factor=4.0, mode="bilinear")
+
+
+def spared_mouth(trust: Tensor) -> Tensor:
+    """1 but between the lips, where the engine draws no fields [N, 1, S, S].
+
+    The mouth is where the trust has its lowest hole; the engine itself knows landmarks (fusion/native.py).
+    """
+    _, holes = closed_trust(trust)
+    size = trust.shape[-1]
+    holes = F.interpolate(holes, scale_factor=4.0, mode="bilinear")
+    low = (torch.arange(size, device=trust.device) > MOUTH_BELOW * size)[:, None]
+    return 1 - (1.5 * holes).clamp(max=1) * low
 
 
 def terms(
@@ -142,8 +165,11 @@ def terms(
         found["tint"] = losses.tint_loss(made[n:], batch.composite[n:], weight[n:])
     chosen = slice(len(made) - min(recipe.judged, len(made)), len(made))
     embedding, _ = judges.look(made[chosen], recipe.wobble)
-    found["identity"] = losses.identity_loss(embedding, batch.wanted[chosen])
-    found["leak"] = losses.leak_loss(embedding[-recipe.swaps :], batch.target_identity, recipe.allowed_leak)
+    found |= identity_terms(embedding, judges.gallery, batch, recipe)
+    if judges.teacher is not None and judges.teacher_gallery is not None:
+        taught = judges.look_as_teacher(made[chosen], recipe.wobble)
+        terms_of_teacher = identity_terms(taught, judges.teacher_gallery, batch, recipe)
+        found |= {f"teacher_{name}": term for name, term in terms_of_teacher.items()}
     seen = max(0, n - chosen.start)
     if seen:  # records with a truth among those judged: the truth's own maps are the perceptual target
         with torch.no_grad():
@@ -152,6 +178,22 @@ def terms(
         found["feature"] = losses.feature_loss(plain[:2], wanted[:2])
     if step % recipe.landmark_every == 0:
         found |= landmark_terms(made, batch, judges)
+    return found
+
+
+def identity_terms(
+    embedding: Tensor, gallery: Tensor, batch: Batch, recipe: GeneratorRecipe
+) -> dict[str, Tensor]:
+    """What one recogniser says of the last records of a batch, unit vectors [K, D]."""
+    person, swaps = batch.person[-len(embedding) :], len(batch.leaving)
+    found = {
+        "identity": losses.identity_loss(embedding, gallery[person]),
+        "retrieval": losses.retrieval_loss(embedding, gallery, person, recipe.retrieval_scale, recipe.margin),
+    }
+    if swaps:
+        found["leak"] = losses.leak_loss(
+            embedding[-swaps:], gallery[batch.leaving][-len(embedding) :], recipe.allowed_leak
+        )
     return found
 
 
@@ -184,6 +226,8 @@ class GeneratorRun:
         self.painter = PAINTERS[recipe.engine]().to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.painter).requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.painter.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
+        self.critic = PatchCritic().to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), 4e-4, betas=(0.0, 0.99))
         self.gate = CollapseGate()
         self.steps, self.samples, self.elapsed_s = 0, 0, 0.0
 
@@ -205,19 +249,37 @@ class GeneratorRun:
         with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
             made = self.painter(batch)
         found = terms(made, batch, self.judges, self.recipe, self.steps)
+        swaps = slice(batch.num_pairs, None)
+        if self.recipe.realism and len(made) > batch.num_pairs:
+            found["realism"] = -self.critic(made[swaps]).mean()
         self.optimiser.zero_grad(set_to_none=True)
         total(found, self.recipe).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.painter.parameters(), 1.0)
         self.optimiser.step()
         self._follow()
+        if "realism" in found:
+            found["critic"] = self._teach_critic(batch.target[swaps], made[swaps].detach())
         self.steps, self.samples = self.steps + 1, self.samples + len(made)
         return {name: float(term.detach()) for name, term in found.items()}
+
+    def _teach_critic(self, real: Tensor, made: Tensor) -> Tensor:
+        loss = critic_loss(self.critic(real), self.critic(made))
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.critic_optimiser.step()
+        return loss.detach()
 
     @torch.no_grad()
     def _follow(self) -> None:
         decay = min(self.recipe.ema, (1 + self.steps) / (10 + self.steps))
         for kept, new in zip(self.average.parameters(), self.painter.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the weights of a file that `export` wrote."""
+        weights = {name: value.float() for name, value in safetensors.torch.load_file(path).items()}
+        for painter in (self.painter, self.average):
+            painter.net.load_state_dict(weights)
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all; moments and average in bfloat16, which the run itself goes on with.
@@ -226,13 +288,12 @@ class GeneratorRun:
         """
         net = self.painter.state_dict()
         lag = {name: (value - net[name]).bfloat16() for name, value in self.average.state_dict().items()}
-        optimiser = self.optimiser.state_dict()
-        optimiser["state"] = {
-            key: {name: _halved(name, value) for name, value in entry.items()}
-            for key, entry in optimiser["state"].items()
-        }
+        optimiser, critic_optimiser = (
+            _halved_moments(one.state_dict()) for one in (self.optimiser, self.critic_optimiser)
+        )
         clock = {"steps": self.steps, "samples": self.samples, "elapsed_s": self.elapsed_s}
         state = {"net": net, "lag": lag, "optimiser": optimiser, "gate": asdict(self.gate), **clock}
+        state |= {"critic": self.critic.state_dict(), "critic_optimiser": critic_optimiser}
         part = path.with_suffix(".part")
         torch.save(state, part)
         part.replace(path)
@@ -244,35 +305,54 @@ class GeneratorRun:
         self.painter.load_state_dict(state["net"])
         self.average.load_state_dict({k: v + state["lag"][k].float() for k, v in state["net"].items()})
         self.optimiser.load_state_dict(state["optimiser"])
+        self.critic.load_state_dict(state["critic"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.gate = CollapseGate(**state["gate"])
         self.steps, self.samples = int(state["steps"]), int(state["samples"])
         self.elapsed_s = float(state["elapsed_s"])
 
     @torch.inference_mode()
-    def look(self, held_out: Batch, recognise: Recognise) -> dict[str, float]:
-        """The average on held-out records: errors where a truth is known, cosines of the swaps."""
-        n = held_out.num_pairs
-        made = self.average(held_out).clamp(0, 1)
-        weight = face_weight(held_out.trust)
-        kept = losses.pixel_loss(held_out.composite[:n], held_out.truth, weight[:n])
-        swapped = recognise(made[n:])
-        to_source, to_target = cosines(swapped, held_out.judged_source, recognise(held_out.target[n:]))
-        before = recognise(held_out.composite[n:])
-        was_source, was_target = cosines(before, held_out.judged_source, recognise(held_out.target[n:]))
-        ours, _ = self.judges.look(made[n:])
-        return {
-            "pixel": float(losses.pixel_loss(made[:n], held_out.truth, weight[:n])),
-            "pixel_composite": float(kept),
-            "cos_source": to_source,
-            "cos_target": to_target,
-            "cos_source_composite": was_source,
-            "cos_target_composite": was_target,
-            "cos_source_ours": float((ours * held_out.wanted[n:]).sum(1).mean()),
+    def look(self, held_out: HeldOut) -> dict[str, float]:
+        """The average on held-out records: errors where a truth is known, what each recogniser says of the swaps."""
+        batch = held_out.batch
+        n = batch.num_pairs
+        made = self.average(batch).clamp(0, 1)
+        weight = face_weight(batch.trust)
+        found = {
+            "pixel": float(losses.pixel_loss(made[:n], batch.truth, weight[:n])),
+            "pixel_composite": float(losses.pixel_loss(batch.composite[:n], batch.truth, weight[:n])),
         }
+        return found | held_out.judge(made[n:])
 
 
-def _halved(name: str, value: Any) -> Any:
-    return value.bfloat16() if isinstance(value, Tensor) and name.startswith("exp_avg") else value
+def _halved_moments(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state with its moments in bfloat16."""
+    moments = {
+        key: {
+            name: value.bfloat16() if name.startswith("exp_avg") else value for name, value in entry.items()
+        }
+        for key, entry in state["state"].items()
+    }
+    return state | {"state": moments}
+
+
+def prepare(
+    data: Path, out: Path, recipe: GeneratorRecipe, outside: Recognise | None
+) -> tuple[Supply, Judges, HeldOut]:
+    """Records, the networks of the loss with their galleries, and what a run is watched on."""
+    identity, landmarker = load_identity(recipe.device), load_landmarker(recipe.device).requires_grad_(False)
+    supply = Supply(data, out, "train", identity, recipe.seed, recipe.device)
+    judges = Judges(identity, landmarker, supply.identities)
+    teacher_file = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
+    if recipe.teacher_identity or recipe.teacher_retrieval:
+        judges = replace(judges, teacher=load_teacher(teacher_file).to(recipe.device))
+        judges = replace(judges, teacher_gallery=supply.gallery(judges.look_as_teacher))
+    kept = Supply(data, out, "val", identity, recipe.seed, recipe.device)
+    recognisers = {"ours": judges.look_as_ours, "teacher": recogniser_teacher(teacher_file, recipe.device)}
+    if outside is not None:
+        recognisers["outside"] = outside
+    galleries = {name: kept.gallery(recognise) for name, recognise in recognisers.items()}
+    return supply, judges, HeldOut(kept.held_out(16, 48), recognisers, galleries)
 
 
 def train(
@@ -282,12 +362,17 @@ def train(
     *,
     pairs: int = 0,
     resume: bool = False,
+    start: Path | None = None,
+    outside: Recognise | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train in the folder `out` (pairs in train/ and val/, checkpoint.pt, curve.jsonl); the averaged weights' file.
 
-    `data` holds the labelled portraits; the recogniser outside the loss lies beside it in teachers/. At least `pairs`
-    training pairs are made first. UsageError `train.engine`; InputError `train.data`, `train.pairs`; the teacher's
+    `data` holds the labelled portraits; the teacher lies beside it in teachers/. At least `pairs` training pairs are
+    made first. A run that does not resume begins with the weights `start`, where they are given. `outside`: the
+    recogniser that watches for collapse; without it the teacher does, in the loss or not.
+
+    UsageError `train.engine`; InputError `train.data`, `train.pairs`; the teacher's
     WeightsErrors.
     """
     recipe = recipe or GeneratorRecipe()
@@ -299,15 +384,15 @@ def train(
     if pairs:
         make_shards(data, out / "train", "train", -(-pairs // SHARD), recipe.seed)
         make_shards(data, out / "val", "val", 2, recipe.seed)
-    identity = load_identity(recipe.device)
-    judges = Judges(identity, load_landmarker(recipe.device).requires_grad_(False))
-    recognise = recogniser_outside(data.parent / "teachers" / "mobilefacenet_128d.safetensors", recipe.device)
-    supply = Supply(data, out, "train", identity, recipe.seed, recipe.device)
-    held_out = Supply(data, out, "val", identity, recipe.seed, recipe.device).held_out(16, 32, recognise)
+    supply, judges, held_out = prepare(data, out, recipe, outside)
     run, checkpoint, best = GeneratorRun(recipe, judges), out / "checkpoint.pt", out / "best.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
-    report(json.dumps({"recipe": asdict(recipe), "step": run.steps, "records": len(supply)}))
+    elif start is not None:
+        run.start_from(start)
+    before = held_out.judge(held_out.batch.composite[held_out.batch.num_pairs :])
+    first = {"recipe": asdict(recipe), "step": run.steps, "records": len(supply)}
+    report(json.dumps(first | {f"composite_{name}": value for name, value in _rounded(before).items()}))
     rng = np.random.default_rng([recipe.seed, 1, run.steps])
     last = saved = time.monotonic()
     sums: dict[str, list[float]] = {}
@@ -318,8 +403,8 @@ def train(
         now = time.monotonic()
         run.elapsed_s, last = run.elapsed_s + now - last, now
         if run.steps % recipe.check_every == 0:
-            row = run.look(held_out, recognise)
-            verdict = run.gate.judge(row["cos_source"] - row["cos_target"])
+            row = run.look(held_out)
+            verdict = run.gate.judge(held_out.margin(row))
             means = {name: sum(values) / len(values) for name, values in sums.items()}
             note = {"step": run.steps, "samples": run.samples, "minutes": run.elapsed_s / 60, "gate": verdict}
             note |= {"records": len(supply)}

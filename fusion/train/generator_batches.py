@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from fusion.align import five_points, landmarks_box, warp_crop
 from fusion.face import Face, FloatArray
 from fusion.identity import IdentityNet, crop_face, embed_crops
 from fusion.native import generator_crop_from_image
-from fusion.train.generator_gate import Recognise
 from fusion.train.generator_material import CROP_PX, PICTURE_PX, Shard, read_shard
 from fusion.train.portraitset import PortraitSet, read_portraits
 from provenance.errors import InputError
+
+Recognise = Callable[[Tensor], Tensor]  # crops [N, 3, S, S] in [0, 1] → unit vectors [N, D]
 
 EMBEDDING_NOISE = 0.2  # length of the random vector added to an identity
 
@@ -36,10 +38,9 @@ class Batch:
     composite: Tensor
     trust: Tensor
     identity: Tensor
-    wanted: Tensor
+    person: Tensor
     truth: Tensor
-    target_identity: Tensor
-    judged_source: Tensor
+    leaving: Tensor
 
     @property
     def num_pairs(self) -> int:
@@ -102,26 +103,30 @@ class Supply:
         composite = [s.mended[i] for s, i in first] + [s.swapped[i] for s, i in last]
         trust = [s.regained[i] for s, i in first] + [s.trust[i] for s, i in last]
         people = [int(s.portrait[i]) for s, i in first] + [int(s.other[i]) for s, i in last]
-        wanted = self.identities[people]
-        noise = torch.randn(wanted.shape, generator=self.noise).to(self.device)
-        told = F.normalize(wanted + EMBEDDING_NOISE * F.normalize(noise))
+        known = self.identities[people]
+        noise = torch.randn(known.shape, generator=self.noise).to(self.device)
+        told = F.normalize(known + EMBEDDING_NOISE * F.normalize(noise))
         return Batch(
             target=self._tensor(target),
             composite=self._tensor(composite),
             trust=self._tensor([t[..., None] for t in trust]),
             identity=told,
-            wanted=wanted,
+            person=torch.tensor(people, device=self.device),
             truth=self._tensor([s.truth[i] for s, i in first]),
-            target_identity=self.identities[[int(s.portrait[i]) for s, i in last]],
-            judged_source=torch.zeros(0),
+            leaving=torch.tensor([int(s.portrait[i]) for s, i in last], device=self.device),
         )
 
-    def held_out(self, pairs: int, swaps: int, recognise: Recognise) -> Batch:
-        """The first records, unchanged, the swaps' sources judged from the portraits themselves."""
-        chosen = self.swap_places[:swaps]
-        batch = self.gather(self.places[:pairs], chosen)
-        crops = [self.portrait_crop(int(self.shards[s].other[i])) for s, i in chosen]
-        return Batch(**{**vars(batch), "judged_source": recognise(self._tensor(crops))})
+    def held_out(self, pairs: int, swaps: int) -> Batch:
+        """The first records, unchanged."""
+        return self.gather(self.places[:pairs], self.swap_places[:swaps])
+
+    def gallery(self, recognise: Recognise, slice_size: int = 32) -> Tensor:
+        """Unit vectors [P, D] of every portrait of the split by another recogniser."""
+        parts = []
+        for start in range(0, len(self.portraits), slice_size):
+            numbers = range(start, min(start + slice_size, len(self.portraits)))
+            parts.append(recognise(self._tensor([self.portrait_crop(i) for i in numbers])))
+        return torch.cat(parts)
 
     def portrait_crop(self, index: int) -> np.ndarray:
         """A portrait in the generator's crop, uint8 [128, 128, 3]."""

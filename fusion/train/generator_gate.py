@@ -1,9 +1,12 @@
-"""Watches a generator for collapse to its target, by a recogniser that is not in its loss; trains nothing."""
+"""Watches a generator for collapse to its target; trains nothing.
+
+The watch is a recogniser outside the loss, where there is one.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusion.train.generator_batches import Batch, Recognise
 from fusion.train.generator_losses import IDENTITY_HW, at_128, identity_from_crop, resample
 from fusion.train.teacher import MobileFaceNet, load_teacher
-
-Recognise = Callable[[Tensor], Tensor]  # crops [N, 3, S, S] in [0, 1] → unit vectors [N, D]
 
 
 class Verdict(StrEnum):
@@ -60,13 +62,37 @@ class CollapseGate:
         return Verdict.ROLL_BACK
 
 
-def cosines(made: Tensor, source: Tensor, target: Tensor) -> tuple[float, float]:
-    """Mean cosine of unit vectors [N, D] to those of source and target."""
-    return float((made * source).sum(1).mean()), float((made * target).sum(1).mean())
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Records that nothing is trained on, and who judges them.
+
+    batch        those with a truth first, swaps last     recognisers  name → function, a fair watch last
+    galleries    name → unit vectors [P, D] of the split's portraits by that recogniser
+    """
+
+    batch: Batch
+    recognisers: Mapping[str, Recognise]
+    galleries: Mapping[str, Tensor]
+
+    def judge(self, swaps: Tensor) -> dict[str, float]:
+        """Mean cosine to source and target and share found first, of the swaps [N, 3, S, S], per recogniser."""
+        person, found = self.batch.person[self.batch.num_pairs :], {}
+        rows = torch.arange(len(swaps))
+        for name, recognise in self.recognisers.items():
+            cosines = recognise(swaps) @ self.galleries[name].T
+            found[f"cos_source_{name}"] = float(cosines[rows, person].mean())
+            found[f"cos_target_{name}"] = float(cosines[rows, self.batch.leaving].mean())
+            found[f"top1_{name}"] = float((cosines.argmax(1) == person).float().mean())
+        return found
+
+    def margin(self, row: Mapping[str, float]) -> float:
+        """What the gate judges, of a row that holds `judge`'s values: cosine to source less cosine to target."""
+        watch = list(self.recognisers)[-1]
+        return row[f"cos_source_{watch}"] - row[f"cos_target_{watch}"]
 
 
-def recogniser_outside(teacher_file: Path, device: str = "cpu") -> Recognise:
-    """A published recogniser that no loss uses, flip-averaged; WeightsError where its file is missing."""
+def recogniser_teacher(teacher_file: Path, device: str = "cpu") -> Recognise:
+    """The published recogniser, flip-averaged; WeightsError where its file is missing."""
     net: MobileFaceNet = load_teacher(teacher_file).to(device)
 
     @torch.inference_mode()

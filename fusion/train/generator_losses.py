@@ -18,6 +18,7 @@ from fusion.identity import SIDE_PX, IdentityNet
 from fusion.landmark import CROP_PX as LANDMARK_PX
 from fusion.landmark import LandmarkNet
 from fusion.native import TEMPLATE_128, TEMPLATE_PX
+from fusion.train.teacher import MobileFaceNet
 
 IDENTITY_HW = (112, 112 - 2 * SIDE_PX)
 
@@ -46,6 +47,13 @@ def resample(
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
+def roughen(crops: Tensor, grain: float = 0.02) -> Tensor:
+    """Crops [N, 3, h, w] softened by a random amount, with grain: patterns that only a recogniser sees drown in it."""
+    softness = torch.rand(len(crops), 1, 1, 1, device=crops.device)
+    soft = F.avg_pool2d(F.pad(crops, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return torch.lerp(crops, soft, softness) + grain * torch.randn_like(crops)
+
+
 def at_128(pictures: Tensor) -> Tensor:
     """Larger crops reduced to the size that the recognisers' crops are cut from."""
     if pictures.shape[-1] == TEMPLATE_PX:
@@ -61,15 +69,34 @@ def identity_from_crop() -> Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Judges:
-    """Our frozen networks, asked about a generator's picture."""
+    """Frozen networks, asked about a generator's picture.
+
+    gallery  unit vectors [P, D] of the split's portraits by the same recogniser; a Batch counts its people in it
+    teacher  the published recogniser, where it is to teach too
+    """
 
     identity: IdentityNet
     landmark: LandmarkNet
+    gallery: Tensor
+    teacher: MobileFaceNet | None = None
+    teacher_gallery: Tensor | None = None
 
     def look(self, pictures: Tensor, wobble: float = 0.0) -> tuple[Tensor, list[Tensor]]:
         """Unit embeddings [N, 512] and the identity network's maps."""
-        maps = self.identity.maps(resample(at_128(pictures), identity_from_crop(), IDENTITY_HW, wobble))
+        crops = resample(at_128(pictures), identity_from_crop(), IDENTITY_HW, wobble)
+        maps = self.identity.maps(roughen(crops) if wobble > 0 else crops)
         return F.normalize(self.identity.head(maps[-1])), maps
+
+    def look_as_ours(self, pictures: Tensor) -> Tensor:
+        """Unit embeddings [N, 512] alone."""
+        return self.look(pictures)[0]
+
+    def look_as_teacher(self, pictures: Tensor, wobble: float = 0.0) -> Tensor:
+        """Unit embeddings [N, 128] by the teacher, which must be there."""
+        assert self.teacher is not None
+        crops = resample(at_128(pictures), identity_from_crop(), IDENTITY_HW, wobble)
+        crops = roughen(crops) if wobble > 0 else crops
+        return F.normalize(self.teacher(crops * (255 / 128) - 127.5 / 128))
 
     def place(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks [N, 478, 2] in px of the landmark network's crop, and its features at 16 px."""
@@ -113,6 +140,16 @@ def tint_loss(made: Tensor, composite: Tensor, weight: Tensor) -> Tensor:
 def identity_loss(embedding: Tensor, wanted: Tensor) -> Tensor:
     """1 - cosine of unit vectors [N, 512]."""
     return (1 - (embedding * wanted).sum(1)).mean()
+
+
+def retrieval_loss(embedding: Tensor, gallery: Tensor, person: Tensor, scale: float, margin: float) -> Tensor:
+    """Cross-entropy of finding `person` [N] among unit vectors [P, D], its own cosine less `margin`.
+
+    CosFace, arXiv 1801.09414, eq. 4, with portraits for classes.
+    """
+    cosines = embedding @ gallery.T
+    own = F.one_hot(person, len(gallery)).to(cosines.dtype)
+    return F.cross_entropy(scale * (cosines - margin * own), person)
 
 
 def leak_loss(embedding: Tensor, target: Tensor, allowed: float) -> Tensor:
