@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from fusion.identity import load_identity
 from fusion.landmark import load_landmarker
 from fusion.train import generator, generator_losses
-from fusion.train.generator import GeneratorRecipe, GeneratorRun, terms, total
+from fusion.train.generator import GeneratorRun
 from fusion.train.generator_batches import Batch, Supply, mirror, recolour
 from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict
 from fusion.train.generator_losses import Judges
 from fusion.train.generator_material import PairMaker, lay, read_shard, write_shard
+from fusion.train.generator_terms import GeneratorRecipe, terms, total
 from fusion.train.teacher import MobileFaceNet
 from provenance.errors import InputError, UsageError
 

@@ -33,8 +33,22 @@ def folder(tmp_path: Path) -> Path:
 
 def test_groups_take_turns_and_are_taken_evenly(folder: Path) -> None:
     shown = listed([folder], None, 2, 4, 1, 7)
-    assert [each.group for each in shown] == ["drawn", "photos", "drawn", "nobodies", "drawn", "photos", "drawn"]
-    assert {each.name for each in shown} >= {"photos/0.png", "photos/1.png", "drawn/7", "drawn/10", "nobodies/7-0"}
+    assert [each.group for each in shown] == [
+        "drawn",
+        "photos",
+        "drawn",
+        "nobodies",
+        "drawn",
+        "photos",
+        "drawn",
+    ]
+    assert {each.name for each in shown} >= {
+        "photos/0.png",
+        "photos/1.png",
+        "drawn/7",
+        "drawn/10",
+        "nobodies/7-0",
+    }
     assert shown[1].read().shape == (160, 160, 3)
     assert shown[1].seed(0) == shown[1].seed(0) != shown[0].seed(0)
 
@@ -49,7 +63,9 @@ def test_every_part_names_its_items_once() -> None:
     assert found == wanted
 
 
-def test_a_run_goes_on_where_it_was_cut_off(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_was_cut_off(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
 
     def pictures(shown: Gallery) -> Iterator[tuple[str, object]]:
@@ -61,7 +77,18 @@ def test_a_run_goes_on_where_it_was_cut_off(folder: Path, tmp_path: Path, monkey
             yield each.name, lambda name=each.name: work(name)
 
     monkeypatch.setitem(PARTS, "pictures", pictures)
-    command = ("--images", folder, "--drawn", "1", "--nobodies", "0", "--part", "pictures", "--out", tmp_path / "out")
+    command = (
+        "--images",
+        folder,
+        "--drawn",
+        "1",
+        "--nobodies",
+        "0",
+        "--part",
+        "pictures",
+        "--out",
+        tmp_path / "out",
+    )
     assert run(*command)[0] == 0
     assert len(done) == 4
     journal = tmp_path / "out" / "measured.jsonl"

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,66 +27,18 @@ from fusion.hybrid import HybridNet, closed_trust, drawn_share, mend
 from fusion.identity import load_identity
 from fusion.landmark import load_landmarker
 from fusion.train import generator_losses as losses
-from fusion.train.generator_batches import Batch, Recognise, Supply
+from fusion.train.generator_batches import Batch, Supply
 from fusion.train.generator_critic import PatchCritic, critic_loss
-from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict, recogniser_teacher
+from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict, centred, recogniser_teacher
 from fusion.train.generator_losses import Judges
 from fusion.train.generator_material import SHARD, make_shards
+from fusion.train.generator_terms import GeneratorRecipe, face_weight, terms, total
+from fusion.train.judge import find_judge
 from fusion.train.teacher import load_teacher
 from fusion.weights import write_weights
 from provenance.errors import UsageError
 
 MOUTH_BELOW = 0.6  # in the crop's height: eyes lie above, the mouth below
-
-
-@dataclass(frozen=True)
-class GeneratorRecipe:
-    """Settings of one run; the defaults made the shipped `hybrid`.
-
-    engine         hybrid or style
-    minutes        length of the whole run, slices before a resume included
-    steps          if not 0, the run also ends after so many steps
-    pairs, swaps   records with a truth and without one in a batch
-    judged         records of a batch that the identity network looks at, swaps first
-    landmark_every steps between two looks of the landmark network
-    allowed_leak   cosine to the target's identity that costs nothing
-    wobble         how far crops are turned, scaled and shifted before the identity network sees them
-    check_every    steps between two looks of the recogniser outside the loss
-    """
-
-    engine: str = "hybrid"
-    minutes: float = 45.0
-    steps: int = 0
-    threads: int = 1
-    device: str = "cpu"
-    pairs: int = 6
-    swaps: int = 6
-    judged: int = 7
-    learning_rate: float = 1.5e-3
-    pixel: float = 1.0
-    slope: float = 0.5
-    energy: float = 0.3
-    anchor: float = 0.5
-    tint: float = 4.0
-    identity: float = 0.4
-    retrieval: float = 0.03
-    leak: float = 0.1
-    teacher_identity: float = 0.4
-    teacher_retrieval: float = 0.03
-    teacher_leak: float = 0.1
-    retrieval_scale: float = 24.0
-    margin: float = 0.05
-    feature: float = 0.05
-    landmark: float = 0.1
-    attribute: float = 0.02
-    realism: float = 0.05
-    landmark_every: int = 4
-    allowed_leak: float = 0.3
-    wobble: float = 0.04
-    ema: float = 0.998
-    check_every: int = 120
-    save_every_s: float = 240.0
-    seed: int = 7
 
 
 class Painter(Protocol):
@@ -126,12 +78,6 @@ PAINTERS: dict[str, Callable[[], HybridPainter | StylePainter]] = {
 }
 
 
-def face_weight(trust: Tensor) -> Tensor:
-    """How much each pixel counts [N, 1, S, S]: ground 0.5, face 2, eyes and mouth 4."""
-    closed, holes = closed_trust(trust)
-    return F.interpolate(0.5 + 1.5 * closed + 2 * holes, scale_factor=4.0, mode="bilinear")
-
-
 def spared_mouth(trust: Tensor) -> Tensor:
     """1 but between the lips, where the engine draws no fields [N, 1, S, S].
 
@@ -142,79 +88,6 @@ def spared_mouth(trust: Tensor) -> Tensor:
     holes = F.interpolate(holes, scale_factor=4.0, mode="bilinear")
     low = (torch.arange(size, device=trust.device) > MOUTH_BELOW * size)[:, None]
     return 1 - (1.5 * holes).clamp(max=1) * low
-
-
-def terms(
-    made: Tensor, batch: Batch, judges: Judges, recipe: GeneratorRecipe, step: int
-) -> dict[str, Tensor]:
-    """Every term of the loss that this step asks for, not weighted.
-
-    Records with a truth come first in a batch, swaps without one last. Swaps are held to the composite by `anchor` and
-    to the composite's landmarks; the identity terms see all of them and some of the rest.
-    """
-    n = batch.num_pairs
-    weight = face_weight(batch.trust)
-    found: dict[str, Tensor] = {}
-    if n:
-        found["pixel"] = losses.pixel_loss(made[:n], batch.truth, weight[:n])
-        found["slope"] = losses.slope_loss(made[:n], batch.truth, weight[:n])
-        found["energy"] = losses.energy_loss(made[:n], batch.truth, weight[:n])
-    if n < len(made):
-        near = losses.pixel_loss(made[n:], batch.composite[n:], weight[n:])
-        found["anchor"] = near + losses.slope_loss(made[n:], batch.composite[n:], weight[n:])
-        found["tint"] = losses.tint_loss(made[n:], batch.composite[n:], weight[n:])
-    chosen = slice(len(made) - min(recipe.judged, len(made)), len(made))
-    embedding, _ = judges.look(made[chosen], recipe.wobble)
-    found |= identity_terms(embedding, judges.gallery, batch, recipe)
-    if judges.teacher is not None and judges.teacher_gallery is not None:
-        taught = judges.look_as_teacher(made[chosen], recipe.wobble)
-        terms_of_teacher = identity_terms(taught, judges.teacher_gallery, batch, recipe)
-        found |= {f"teacher_{name}": term for name, term in terms_of_teacher.items()}
-    seen = max(0, n - chosen.start)
-    if seen:  # records with a truth among those judged: the truth's own maps are the perceptual target
-        with torch.no_grad():
-            _, wanted = judges.look(batch.truth[n - seen :])
-        _, plain = judges.look(made[n - seen : n])
-        found["feature"] = losses.feature_loss(plain[:2], wanted[:2])
-    if step % recipe.landmark_every == 0:
-        found |= landmark_terms(made, batch, judges)
-    return found
-
-
-def identity_terms(
-    embedding: Tensor, gallery: Tensor, batch: Batch, recipe: GeneratorRecipe
-) -> dict[str, Tensor]:
-    """What one recogniser says of the last records of a batch, unit vectors [K, D]."""
-    person, swaps = batch.person[-len(embedding) :], len(batch.leaving)
-    found = {
-        "identity": losses.identity_loss(embedding, gallery[person]),
-        "retrieval": losses.retrieval_loss(embedding, gallery, person, recipe.retrieval_scale, recipe.margin),
-    }
-    if swaps:
-        found["leak"] = losses.leak_loss(
-            embedding[-swaps:], gallery[batch.leaving][-len(embedding) :], recipe.allowed_leak
-        )
-    return found
-
-
-def landmark_terms(made: Tensor, batch: Batch, judges: Judges) -> dict[str, Tensor]:
-    """Landmarks where truth or composite has them; features of the landmark network where the target has them."""
-    n = batch.num_pairs
-    few = slice(max(0, n - 3), min(len(made), n + 3))
-    wanted = torch.cat([batch.truth[few.start :], batch.composite[n : few.stop]])
-    with torch.no_grad():
-        points, _ = judges.place(wanted)
-        _, target_features = judges.place(batch.target[few])
-    found, features = judges.place(made[few])
-    return {
-        "landmark": losses.landmark_loss(found, points),
-        "attribute": losses.feature_loss([features], [target_features]),
-    }
-
-
-def total(found: dict[str, Tensor], recipe: GeneratorRecipe) -> Tensor:
-    """Weighted sum; each term's weight is the recipe's field of the same name."""
-    return torch.stack([float(getattr(recipe, name)) * term for name, term in found.items()]).sum()
 
 
 class GeneratorRun:
@@ -336,9 +209,7 @@ def _halved_moments(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"state": moments}
 
 
-def prepare(
-    data: Path, out: Path, recipe: GeneratorRecipe, outside: Recognise | None
-) -> tuple[Supply, Judges, HeldOut]:
+def prepare(data: Path, out: Path, recipe: GeneratorRecipe) -> tuple[Supply, Judges, HeldOut]:
     """Records, the networks of the loss with their galleries, and what a run is watched on."""
     identity, landmarker = load_identity(recipe.device), load_landmarker(recipe.device).requires_grad_(False)
     supply = Supply(data, out, "train", identity, recipe.seed, recipe.device)
@@ -349,8 +220,9 @@ def prepare(
         judges = replace(judges, teacher_gallery=supply.gallery(judges.look_as_teacher))
     kept = Supply(data, out, "val", identity, recipe.seed, recipe.device)
     recognisers = {"ours": judges.look_as_ours, "teacher": recogniser_teacher(teacher_file, recipe.device)}
-    if outside is not None:
-        recognisers["outside"] = outside
+    judge = find_judge()
+    if judge is not None:
+        recognisers["judge"] = centred(judge.embed_crops, kept.gallery(judge.embed_crops))
     galleries = {name: kept.gallery(recognise) for name, recognise in recognisers.items()}
     return supply, judges, HeldOut(kept.held_out(16, 48), recognisers, galleries)
 
@@ -363,17 +235,15 @@ def train(
     pairs: int = 0,
     resume: bool = False,
     start: Path | None = None,
-    outside: Recognise | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train in the folder `out` (pairs in train/ and val/, checkpoint.pt, curve.jsonl); the averaged weights' file.
 
     `data` holds the labelled portraits; the teacher lies beside it in teachers/. At least `pairs` training pairs are
-    made first. A run that does not resume begins with the weights `start`, where they are given. `outside`: the
-    recogniser that watches for collapse; without it the teacher does, in the loss or not.
+    made first. A run that does not resume begins with the weights `start`, where they are given. dlib's recogniser
+    (the extra `judge`) watches for collapse; where it is not installed the teacher does, though the loss may hold it.
 
-    UsageError `train.engine`; InputError `train.data`, `train.pairs`; the teacher's
-    WeightsErrors.
+    UsageError `train.engine`; InputError `train.data`, `train.pairs`; the teacher's WeightsErrors.
     """
     recipe = recipe or GeneratorRecipe()
     if recipe.engine not in PAINTERS:
@@ -384,7 +254,7 @@ def train(
     if pairs:
         make_shards(data, out / "train", "train", -(-pairs // SHARD), recipe.seed)
         make_shards(data, out / "val", "val", 2, recipe.seed)
-    supply, judges, held_out = prepare(data, out, recipe, outside)
+    supply, judges, held_out = prepare(data, out, recipe)
     run, checkpoint, best = GeneratorRun(recipe, judges), out / "checkpoint.pt", out / "best.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)

@@ -91,6 +91,12 @@ class HeldOut:
         return row[f"cos_source_{watch}"] - row[f"cos_target_{watch}"]
 
 
+def centred(recognise: Recognise, gallery: Tensor) -> Recognise:
+    """The same recogniser seen from the middle of its gallery [P, D]: strangers who were all alike are 0 alike."""
+    middle = gallery.mean(0)
+    return lambda pictures: F.normalize(recognise(pictures) - middle)
+
+
 def recogniser_teacher(teacher_file: Path, device: str = "cpu") -> Recognise:
     """The published recogniser, flip-averaged; WeightsError where its file is missing."""
     net: MobileFaceNet = load_teacher(teacher_file).to(device)

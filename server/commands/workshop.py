@@ -52,7 +52,7 @@ def train(
     size: Annotated[str, typer.Option(help="detector: narrow, resnet18d, convnext.")] = "narrow",
     start: Annotated[
         Path | None,
-        typer.Option(help="detector: checkpoint of an earlier run to begin with, its schedule anew."),
+        typer.Option(help="Begin with it, the schedule anew. detector: an earlier checkpoint; generator: weights of hybrid."),
     ] = None,
     pretrained: Annotated[
         Path | None, typer.Option(help="detector: your own backbone weights, for convnext.")
@@ -92,11 +92,11 @@ def train(
         course = MarkRecipe(minutes=minutes, threads=threads, device=device)
         train_mark(data, run, course, resume=resume, report=say)
     elif network is Network.GENERATOR:
-        from fusion.train.generator import GeneratorRecipe
         from fusion.train.generator import train as train_generator
+        from fusion.train.generator_terms import GeneratorRecipe
 
         recipe_of_generator = GeneratorRecipe(engine, minutes, threads=threads, device=device)
-        train_generator(data, run, recipe_of_generator, pairs=pairs, resume=resume, report=say)
+        train_generator(data, run, recipe_of_generator, pairs=pairs, resume=resume, start=start, report=say)
     elif network is Network.DETECTOR:
         from detector.train import DetectorRecipe
         from detector.train import train as train_detector
