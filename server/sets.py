@@ -22,14 +22,16 @@ from provenance.errors import InputError, StoreError
 from provenance.hashes import sha256_hex
 
 LIST_SCHEMA: Final = "facsimile-faceset-files/1"
+COPYING: Final = frozenset({"parquet", "webdataset"})
+"""The formats that hold every picture again."""
 _EXTRA_BYTES: Final = 1 << 18  # of a picture: its manifest with those of its parents, record, mask
 _TAR_RECORD: Final = 20 * BLOCKSIZE
 
 
 def most_bytes(spec: SetFields) -> int:
-    """More than a set of this spec can take on the disk: every picture as raw pixels, again where Parquet has it."""
+    """More than a set of this spec can take on the disk: every picture as raw pixels, once more in each copy."""
     count = spec.identities * spec.pictures + spec.fused + spec.self_blended
-    copies = 2 if "parquet" in spec.formats else 1
+    copies = 1 + len(COPYING & {*spec.formats})
     return count * copies * (3 * spec.size_px**2 + _EXTRA_BYTES)
 
 

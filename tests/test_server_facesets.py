@@ -15,15 +15,16 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from conftest import Studio
+from conftest import ROOT, Studio
 from serving import FAST, Served, serve, worker_of
 
+from facesets.formats import LIBRARIES
 from facesets.spec import SetSpec
 from provenance.fsck import verify
 from provenance.hashes import sha256_hex
 from provenance.home import Home
 from server.jobs import Job, Queue
-from server.sets import most_bytes
+from server.sets import COPYING, most_bytes
 from server.supervisor import start_worker
 from setmaking.verify import verify_set
 
@@ -166,6 +167,14 @@ def test_no_set_is_larger_than_its_bound(served: Served, made: httpx.Response) -
     assert 0.1 * most_bytes(SetSpec.of(SPEC)) < result["bytes"] < most_bytes(SetSpec.of(SPEC))
     noise = SetSpec.of({**SPEC, "size_px": 512, "formats": ["parquet"]})
     assert most_bytes(noise) == 5 * 2 * (3 * 512 * 512 + 262_144)
+    every = SetSpec.of({**SPEC, "formats": [*LIBRARIES]})
+    assert most_bytes(every) == 5 * 3 * (3 * 256 * 256 + 262_144)
+    reading = {
+        name
+        for name in LIBRARIES
+        if "view.read" in (ROOT / f"datasets/facesets/format_{name}.py").read_text()
+    }
+    assert reading == COPYING
 
 
 def test_a_set_belongs_to_its_principal_and_is_no_fusion(served: Served, made: httpx.Response) -> None:
