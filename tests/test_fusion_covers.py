@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
-from fusion import covers, mask, mesh
+from fusion import covers, mask, mesh, tables
 from fusion.face import FloatArray, UInt8Array
 from fusion.warp import WarpResult, warp_face
 
@@ -68,3 +68,11 @@ def test_a_microphone_stays_before_the_chin_and_a_bare_chin_is_painted() -> None
     assert found["beside_painted"] > 0.4  # lips and a rim around it stay the target's
     same = dataclasses.replace(plain)
     assert covers.cover_measures(same, drawn, cover, plain, POINTS)["cover_kept"] < 0.2
+
+
+def test_every_kind_of_cover_gets_its_rows() -> None:
+    found = covers.measure_covers(warp_face, RGB, POINTS, SOURCE, SOURCE_POINTS, seed=3)
+    rows = tables.cover_rows([found, found])
+    assert {row.case for row in rows} == {f"cover_{kind}" for kind in covers.COVERS}
+    assert {row.metric for row in rows} == {"cover_kept", "cover_error", "beside_painted"}
+    assert all(row.unit and row.n == 2 for row in rows)
