@@ -31,7 +31,15 @@ PUBLIC_ROUTES = {
     "/v1/resolution/services/supportedAlgorithms",
     "/v1/status-list",
 }
-PUBLIC_PAGES = {"/", "/enter", "/login", "/login/oidc", "/login/oidc/return", "/static/{name}", "/status-list"}
+PUBLIC_PAGES = {
+    "/",
+    "/enter",
+    "/login",
+    "/login/oidc",
+    "/login/oidc/return",
+    "/static/{name}",
+    "/status-list",
+}
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,9 @@ def train(
     size: Annotated[str, typer.Option(help="detector: narrow, resnet18d, convnext.")] = "narrow",
     start: Annotated[
         Path | None,
-        typer.Option(help="Begin with it, the schedule anew. detector: an earlier checkpoint; generator: weights of hybrid."),
+        typer.Option(
+            help="Begin with it, schedule anew. detector: a checkpoint; generator: weights of hybrid."
+        ),
     ] = None,
     pretrained: Annotated[
         Path | None, typer.Option(help="detector: your own backbone weights, for convnext.")
