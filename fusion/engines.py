@@ -27,7 +27,7 @@ from fusion.native import (
     face_window,
     fields_in_roi,
     generator_crop_from_image,
-    spare_mouth,
+    spare,
 )
 from fusion.warp import WarpOptions, WarpResult, warp_face
 from fusion.weights import HYBRID, STYLE, load_weights, verify_file
@@ -59,13 +59,20 @@ class HybridEngine:
             warp_crop(rgb, crop, HYBRID_PX, border="replicate") for rgb in (target_rgb, composite.rgb)
         )
         fields = predict_fields(self.net, under, over, crop_share(composite, crop, HYBRID_PX), vector)
-        if composite.landmarks_px is not None and (options or WarpOptions()).keep_mouth:
-            fields = spare_mouth(fields, composite.landmarks_px, crop)
+        spared = spared_contours(options or WarpOptions())
+        if composite.landmarks_px is not None and spared:
+            fields = spare(fields, composite.landmarks_px, crop, spared)
         rgb = apply_fields(target_rgb, composite, fields, crop)
         keep = fields_in_roi(fields[..., 3:], crop, composite.roi_xyxy)[..., 0]
         spent = {**composite.timings_ms, "mend": 1e3 * (time.perf_counter() - begun)}
         share = composite.mask * (1 - np.clip(keep, 0, 1))
         return dataclasses.replace(composite, rgb=rgb, mask=share, timings_ms=spent)
+
+
+def spared_contours(options: WarpOptions) -> list[tuple[int, ...]]:
+    """What the engine keeps of the target within the face, so that the network must not draw there."""
+    eyes = [mesh.LEFT_EYE, mesh.RIGHT_EYE] if options.keep_eyes else []
+    return eyes + ([mesh.INNER_LIPS] if options.keep_mouth else [])
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ picture's own pixels, so that bands finer than the generator's stay those of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -61,10 +62,16 @@ def fields_in_roi(
     return np.asarray(drawn, np.float32).reshape(y1 - y0, x1 - x0, fields.shape[2])
 
 
-def spare_mouth(fields: FloatArray, landmarks_px: FloatArray, crop_from_image: Matrix) -> FloatArray:
-    """Fields [S, S, C] without what lies between the lips, which stays the target's: a network greys its teeth."""
+def spare(
+    fields: FloatArray, landmarks_px: FloatArray, crop_from_image: Matrix, contours: Sequence[tuple[int, ...]]
+) -> FloatArray:
+    """Fields [S, S, C] without what lies within contours of the mesh, which stays the target's.
+
+    Between the lips a network greys teeth; between the lids it veils eyes.
+    """
     points = apply_matrix(crop_from_image, landmarks_px[: mesh.NUM_MESH, :2])
-    inside = mask.fill_contour(points, mesh.INNER_LIPS, (fields.shape[0], fields.shape[1]))
+    size = (fields.shape[0], fields.shape[1])
+    inside = np.max([mask.fill_contour(points, contour, size) for contour in contours], axis=0)
     spared = np.minimum(1.5 * blur(inside, 0.7 * fields.shape[0] / TEMPLATE_PX), 1)
     return np.asarray(fields * (1 - spared)[..., None], np.float32)
 

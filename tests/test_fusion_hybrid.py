@@ -10,7 +10,7 @@ from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion import mesh
 from fusion.align import apply_matrix, five_points
-from fusion.engines import HybridEngine, StyleEngine, hybrid_face, predict_fields
+from fusion.engines import HybridEngine, StyleEngine, hybrid_face, predict_fields, spared_contours
 from fusion.export import export_onnx
 from fusion.face import UInt8Array
 from fusion.generator import StyleConfig, StyleGenerator
@@ -22,9 +22,9 @@ from fusion.native import (
     crop_share,
     fields_in_roi,
     generator_crop_from_image,
-    spare_mouth,
+    spare,
 )
-from fusion.warp import warp_face
+from fusion.warp import WarpOptions, warp_face
 from fusion.weights import HYBRID, IDENTITY, WEIGHTS_FOLDER
 
 
@@ -268,16 +268,21 @@ def test_the_network_that_ships_changes_the_face_a_little_and_nothing_else(scene
     assert np.ptp(cast) < 2  # no tint
 
 
-def test_nothing_is_painted_between_the_lips() -> None:
+def test_nothing_is_painted_between_the_lips_nor_between_the_lids() -> None:
     points = landmarks(2, (256, 256), 110)
     lower = [*mesh.INNER_LIPS[11:], 17]
     points[lower, 1] += 16
     crop = generator_crop_from_image(points)
-    spared = spare_mouth(np.ones((HYBRID_PX, HYBRID_PX, 4), np.float32), points, crop)
-    x, y = np.rint(apply_matrix(crop, points[[13, 14]].mean(0)[None])[0]).astype(int)
-    assert spared[y, x].max() < 0.05
+    ones = np.ones((HYBRID_PX, HYBRID_PX, 4), np.float32)
+    spared = spare(ones, points, crop, spared_contours(WarpOptions()))
+    middles = [[13, 14], [159, 145], [386, 374]]  # of the mouth and of both eyes
+    at = np.rint(apply_matrix(crop, np.stack([points[pair].mean(0) for pair in middles]))).astype(int)
+    assert spared[at[:, 1], at[:, 0]].max() < 0.05
     cheeks = np.rint(apply_matrix(crop, points[[205, 425]])).astype(int)
     assert spared[cheeks[:, 1], cheeks[:, 0]].min() == 1
+    own = WarpOptions(keep_eyes=False)
+    assert spare(ones, points, crop, spared_contours(own))[at[1:, 1], at[1:, 0]].min() > 0.9
+    assert spared_contours(WarpOptions(keep_eyes=False, keep_mouth=False)) == []
 
 
 def test_the_shipped_weights_belong_to_the_shipped_identity_network() -> None:
