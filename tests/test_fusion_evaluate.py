@@ -208,7 +208,7 @@ SHARED = Path(os.environ.get("FACSIMILE_SHARED", Path(__file__).resolve().parent
     not (SHARED / "teachers").is_dir(), reason="needs the training material beside the checkout"
 )
 def test_swaps_of_portraits_keep_the_bars_on_a_few_pairs() -> None:
-    """Near the bars of the bench on 12 pairs, by a recogniser that no part of the engine has seen."""
+    """Near the bars of the bench on 12 pairs; the recogniser taught the network of the default engine."""
     import torch
 
     from fusion import align, landmark
@@ -242,7 +242,7 @@ def test_swaps_of_portraits_keep_the_bars_on_a_few_pairs() -> None:
     assert rows["default", "seam_delta_e"] < rows["paste", "seam_delta_e"]
     assert rows["default", "hf_corr"] > 0.7
     assert rows["warp", "hf_corr"] < 0.5
-    assert abs(rows["default", "id_cos_source:teacher"] - rows["warp", "id_cos_source:teacher"]) <= 0.02
+    assert rows["default", "id_cos_source:teacher"] > rows["warp", "id_cos_source:teacher"]
 
 
 def read_test_portraits(count: int) -> dict[str, evaluate.Portrait]:

@@ -13,13 +13,12 @@ import typer
 
 from provenance.errors import UsageError
 from server.bench_journal import Notes
-from server.bench_mark_parts import PARTS, Gallery, bench_key
-from server.bench_pictures import listed
 from server.bench_tables import store_suite, write_suite
 from server.console import Json, report_errors
 
 if TYPE_CHECKING:
     from provenance.mark_bench import Row
+    from server.bench_mark_parts import Gallery
 
 TABLES_EVERY_S: Final = 60.0  # a run that is cut off leaves tables no older than this
 
@@ -65,6 +64,8 @@ def bench_mark(
     from fusion.files import make_folder
     from provenance.mark_bench import quick as quick_rows
     from provenance.mark_bench import rows_as_json, rows_as_markdown
+    from server.bench_mark_parts import PARTS, Gallery, bench_key
+    from server.bench_pictures import listed
 
     if quick:
         rows = quick_rows(bench_key(seed), seed=seed)
@@ -101,6 +102,7 @@ def bench_mark(
 def _rows(notes: Notes) -> list[Row]:
     """Every part's rows; of the pictures also those of each group, as GROUP/CASE."""
     from provenance.mark_bench import rows_of
+    from server.bench_mark_parts import PARTS
 
     found = {key: each for key, each in notes.found.items() if key[0] in PARTS}
     rows = rows_of(each for several in found.values() for each in several)
@@ -118,6 +120,8 @@ def _rows(notes: Notes) -> list[Row]:
 
 def missing(part: str, shown: Gallery, notes: Notes) -> int:
     """Items of a part that no run has measured yet."""
+    from server.bench_mark_parts import PARTS
+
     return sum((part, item) not in notes.found for item, _ in PARTS[part](shown))
 
 
