@@ -29,7 +29,7 @@ from fusion.landmark import load_landmarker
 from fusion.train import generator_losses as losses
 from fusion.train.generator_batches import Batch, Supply
 from fusion.train.generator_critic import PatchCritic, critic_loss
-from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict, centred, recogniser_teacher
+from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict, centred, flip_averaged
 from fusion.train.generator_losses import Judges
 from fusion.train.generator_material import SHARD, make_shards
 from fusion.train.generator_terms import GeneratorRecipe, face_weight, terms, total
@@ -214,12 +214,12 @@ def prepare(data: Path, out: Path, recipe: GeneratorRecipe) -> tuple[Supply, Jud
     identity, landmarker = load_identity(recipe.device), load_landmarker(recipe.device).requires_grad_(False)
     supply = Supply(data, out, "train", identity, recipe.seed, recipe.device)
     judges = Judges(identity, landmarker, supply.identities)
-    teacher_file = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
+    teacher = load_teacher(data.parent / "teachers" / "mobilefacenet_128d.safetensors").to(recipe.device)
     if recipe.teacher_identity or recipe.teacher_retrieval:
-        judges = replace(judges, teacher=load_teacher(teacher_file).to(recipe.device))
+        judges = replace(judges, teacher=teacher)
         judges = replace(judges, teacher_gallery=supply.gallery(judges.look_as_teacher))
     kept = Supply(data, out, "val", identity, recipe.seed, recipe.device)
-    recognisers = {"ours": judges.look_as_ours, "teacher": recogniser_teacher(teacher_file, recipe.device)}
+    recognisers = {"ours": judges.look_as_ours, "teacher": flip_averaged(teacher)}
     judge = find_judge()
     if judge is not None:
         recognisers["judge"] = centred(judge.embed_crops, kept.gallery(judge.embed_crops))

@@ -28,10 +28,12 @@ EMBEDDING_NOISE = 0.2  # length of the random vector added to an identity
 class Batch:
     """N records, those with a truth first; pictures float [N, 3, 128, 128] in [0, 1].
 
-    target, composite  what the engine is given        trust     float [N, 1, 128, 128], share of the source
-    identity           what it is told, with noise     wanted    the same without, [N, 512]
-    truth              [num_pairs, 3, 128, 128]        target_identity  [N - num_pairs, 512] of the swaps' targets
-    judged_source      [N - num_pairs, D] of the swaps' sources by the recogniser outside the loss; empty in training
+    target, composite  what the engine is given
+    trust              float [N, 1, 128, 128], share of the source
+    identity           what it is told, [N, 512], with noise
+    person             int [N], whose face is wanted: a portrait of the split
+    truth              [num_pairs, 3, 128, 128]
+    leaving            int [N - num_pairs], the portraits that are the swaps' targets
     """
 
     target: Tensor

@@ -9,15 +9,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fusion.train.generator_batches import Batch, Recognise
-from fusion.train.generator_losses import IDENTITY_HW, at_128, identity_from_crop, resample
-from fusion.train.teacher import MobileFaceNet, load_teacher
+from fusion.train.generator_losses import recogniser_crops, teacher_input
+from fusion.train.teacher import MobileFaceNet
 
 
 class Verdict(StrEnum):
@@ -97,13 +96,12 @@ def centred(recognise: Recognise, gallery: Tensor) -> Recognise:
     return lambda pictures: F.normalize(recognise(pictures) - middle)
 
 
-def recogniser_teacher(teacher_file: Path, device: str = "cpu") -> Recognise:
-    """The published recogniser, flip-averaged; WeightsError where its file is missing."""
-    net: MobileFaceNet = load_teacher(teacher_file).to(device)
+def flip_averaged(teacher: MobileFaceNet) -> Recognise:
+    """The published recogniser over a picture and its mirror image."""
 
     @torch.inference_mode()
     def recognise(pictures: Tensor) -> Tensor:
-        crops = resample(at_128(pictures), identity_from_crop(), IDENTITY_HW) * (255 / 128) - 127.5 / 128
-        return F.normalize(torch.cat([net(crops), net(crops.flip(3))], dim=1))
+        x = teacher_input(recogniser_crops(pictures))
+        return F.normalize(torch.cat([teacher(x), teacher(x.flip(3))], dim=1))
 
     return recognise

@@ -67,6 +67,17 @@ def identity_from_crop() -> Matrix:
     return similarity_from_points(TEMPLATE_128, wanted)
 
 
+def recogniser_crops(pictures: Tensor, wobble: float = 0.0) -> Tensor:
+    """The recognisers' crops [N, 3, 112, 96] in [0, 1] of a generator's pictures; moved and roughened by `wobble`."""
+    crops = resample(at_128(pictures), identity_from_crop(), IDENTITY_HW, wobble)
+    return roughen(crops) if wobble > 0 else crops
+
+
+def teacher_input(crops: Tensor) -> Tensor:
+    """Crops in [0, 1] in the teacher's units, (255 x - 127.5) / 128."""
+    return crops * (255 / 128) - 127.5 / 128
+
+
 @dataclass(frozen=True, eq=False)
 class Judges:
     """Frozen networks, asked about a generator's picture.
@@ -83,8 +94,7 @@ class Judges:
 
     def look(self, pictures: Tensor, wobble: float = 0.0) -> tuple[Tensor, list[Tensor]]:
         """Unit embeddings [N, 512] and the identity network's maps."""
-        crops = resample(at_128(pictures), identity_from_crop(), IDENTITY_HW, wobble)
-        maps = self.identity.maps(roughen(crops) if wobble > 0 else crops)
+        maps = self.identity.maps(recogniser_crops(pictures, wobble))
         return F.normalize(self.identity.head(maps[-1])), maps
 
     def look_as_ours(self, pictures: Tensor) -> Tensor:
@@ -94,9 +104,7 @@ class Judges:
     def look_as_teacher(self, pictures: Tensor, wobble: float = 0.0) -> Tensor:
         """Unit embeddings [N, 128] by the teacher, which must be there."""
         assert self.teacher is not None
-        crops = resample(at_128(pictures), identity_from_crop(), IDENTITY_HW, wobble)
-        crops = roughen(crops) if wobble > 0 else crops
-        return F.normalize(self.teacher(crops * (255 / 128) - 127.5 / 128))
+        return F.normalize(self.teacher(teacher_input(recogniser_crops(pictures, wobble))))
 
     def place(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks [N, 478, 2] in px of the landmark network's crop, and its features at 16 px."""

@@ -23,7 +23,7 @@ from server.ids import JobId
 from server.jobs import Job
 from server.paging import Cursor, Limit, read_cursor
 from server.routes.checks import attachment
-from server.routes.jobs import LastEventId, Place, events_of, job_answer, page_answer
+from server.routes.jobs import LastEventId, Place, events_of, job_answer, own_job, page_answer
 from server.schemas import JobAnswer, JobPage
 from server.service import Service
 from server.sets import FileList, archive_bytes, most_bytes
@@ -138,12 +138,7 @@ def cancel_faceset(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer
     return job_answer(service.queue.cancel(job_id, caller.id, KIND))
 
 
-def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
-    """Looked for before the stream begins: after that no status could say that there is none."""
-    return service.queue.find(job_id, caller.id, kind=KIND)
-
-
-OwnJob = Annotated[Job, Depends(_own_job)]
+OwnJob = Annotated[Job, Depends(own_job(KIND))]
 
 
 @router.get(

@@ -21,7 +21,7 @@ from server.ids import GrantRef, JobId
 from server.jobs import Job
 from server.paging import Cursor, Limit, read_cursor
 from server.routes.checks import attachment
-from server.routes.jobs import LastEventId, Place, events_of, job_answer, page_answer
+from server.routes.jobs import LastEventId, Place, events_of, job_answer, own_job, page_answer
 from server.schemas import JobAnswer, JobPage
 from server.service import UPLOAD_LIMITS, Service
 
@@ -146,11 +146,6 @@ def cancel_fusion(job_id: JobId, service: Serving, caller: Caller) -> JobAnswer:
     return job_answer(service.queue.cancel(job_id, caller.id, KIND))
 
 
-def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
-    """Looked for before the stream begins: after that no status could say that there is none."""
-    return service.queue.find(job_id, caller.id, kind=KIND)
-
-
 @router.get(
     "/{job_id:id}/events",
     operation_id="followFusion",
@@ -158,7 +153,7 @@ def _own_job(job_id: JobId, service: Serving, caller: Caller) -> Job:
     **declare("fusions:read", 404, 422),
 )
 async def follow_fusion(
-    job: Annotated[Job, Depends(_own_job)],
+    job: Annotated[Job, Depends(own_job(KIND))],
     place: Place,
     service: Serving,
     last_event_id: LastEventId = 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,7 +12,9 @@ from fastapi import Depends, Header
 from fastapi.sse import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from server.auth import Principal
 from server.gate import Caller, Serving
+from server.ids import JobId
 from server.jobs import Event, Job
 from server.paging import cursor_of, stamp
 from server.schemas import JobAnswer, JobEvent, JobPage, ProblemSummary
@@ -31,6 +33,15 @@ async def _place(service: Serving, caller: Caller) -> AsyncIterator[None]:
 
 
 Place = Annotated[None, Depends(_place)]
+
+
+def own_job(kind: str) -> Callable[[str, Service, Principal], Job]:
+    """One's own job of a kind, looked for before a stream begins: after that no status could say that there is none."""
+
+    def find(job_id: JobId, service: Serving, caller: Caller) -> Job:
+        return service.queue.find(job_id, caller.id, kind=kind)
+
+    return find
 
 
 async def events_of(job: Job, service: Service, after: int) -> AsyncIterator[ServerSentEvent]:
