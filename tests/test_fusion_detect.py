@@ -205,7 +205,7 @@ def test_a_look_that_shows_no_face_counts_against_it() -> None:
     face = find_faces(np.zeros((100, 120, 3), np.uint8), detector, try_turned=False)[0]
     blind = Detector().eval()
     detect.start_head(blind)
-    again = detect_module.look_again(np.zeros((100, 120, 3), np.uint8), face, blind)
+    [again] = detect_module.look_again(np.zeros((100, 120, 3), np.uint8), [face], blind)
     assert again.score < 0.3
     assert (again.points_px == face.points_px).all()
 
