@@ -45,7 +45,7 @@ def drawn_identity(person: Person) -> FloatArray:
 @pytest.fixture(scope="module")
 def gates(people: list[Person], scorer: Scorer) -> list[Gate]:
     witnesses = Witnesses(mark=marked, find=lambda rgb: [], embed=drawn_identity)
-    return run_gates(people, {"warp": ENGINES["warp"]}, scorer, witnesses, seed=3)
+    return run_gates(people, {"warp": ENGINES["warp"]}, scorer, witnesses, seed=3, passes_each=3)
 
 
 def test_every_leak_has_its_gate(gates: list[Gate]) -> None:
@@ -54,6 +54,8 @@ def test_every_leak_has_its_gate(gates: list[Gate]) -> None:
     ]  # fmt: skip
     assert all(np.isfinite(gate.value) for gate in gates)
     assert all(gate.n >= PEOPLE for gate in gates)
+    [passes] = [gate for gate in gates if gate.leak == "resampling"]
+    assert passes.n == 3 * PEOPLE
 
 
 def test_gates_report_what_the_card_reports(gates: list[Gate]) -> None:
@@ -71,7 +73,7 @@ def test_gates_report_what_the_card_reports(gates: list[Gate]) -> None:
 def test_a_gate_says_that_it_fails(people: list[Person], scorer: Scorer) -> None:
     alarming = Scorer(scorer.net, replace(scorer.calibration, strong=-1e9), "cpu")
     leaking = Witnesses(mark=np.zeros_like, find=lambda rgb: [], embed=drawn_identity)
-    gates = run_gates(people, {"warp": ENGINES["warp"]}, alarming, leaking, seed=3)
+    gates = run_gates(people, {"warp": ENGINES["warp"]}, alarming, leaking, seed=3, passes_each=1)
     failed = {gate.leak for gate in gates if not gate.held}
     assert {"mark", "resampling"} <= failed
 

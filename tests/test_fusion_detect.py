@@ -171,22 +171,22 @@ class Doubtful(OneFace):
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         maps = super().forward(pictures)
-        if pictures.shape[2:] != (192, 192):
+        if pictures.shape[2:] != (128, 128):
             maps[0][0, 0, 52 // 8, 60 // 8] = float(np.log(0.4 / 0.6))
             return maps
         self.looks += 1
         maps[0][0, 0] = -9.0
-        middle = maps[0][0, :, 12, 12]
+        middle = maps[0][0, :, 8, 8]
         middle[0] = float(np.log(self.alone / (1 - self.alone)))
-        centre = torch.tensor([99.5, 99.5])
+        centre = torch.tensor([67.5, 67.5])
         middle[1:5] = torch.tensor([44.0, 44, 36, 36])
-        points = torch.tensor([[75.5, 75.5], [115.5, 75.5], [95.5, 95.5], [79.5, 115.5], [111.5, 115.5]])
+        points = torch.tensor([[43.5, 43.5], [83.5, 43.5], [63.5, 63.5], [47.5, 83.5], [79.5, 83.5]])
         middle[5:] = (points - centre).flatten()
         return maps
 
 
 def test_a_doubtful_face_is_decided_by_a_look_at_it_alone() -> None:
-    picture = np.zeros((100, 120, 3), np.uint8)
+    picture = np.zeros((100, 150, 3), np.uint8)
     sure = Doubtful(0.9)
     face = find_faces(picture, sure, try_turned=False)[0]
     odds = np.sqrt(0.4 / 0.6 * 0.9 / 0.1)
@@ -202,10 +202,10 @@ def test_a_doubtful_face_is_decided_by_a_look_at_it_alone() -> None:
 
 def test_a_look_that_shows_no_face_counts_against_it() -> None:
     detector = Doubtful(0.9)
-    face = find_faces(np.zeros((100, 120, 3), np.uint8), detector, try_turned=False)[0]
+    face = find_faces(np.zeros((100, 150, 3), np.uint8), detector, try_turned=False)[0]
     blind = Detector().eval()
     detect.start_head(blind)
-    [again] = detect_module.look_again(np.zeros((100, 120, 3), np.uint8), [face], blind)
+    [again] = detect_module.look_again(np.zeros((100, 150, 3), np.uint8), [face], blind)
     assert again.score < 0.3
     assert (again.points_px == face.points_px).all()
 
