@@ -115,10 +115,10 @@ class FrameReader:
         """Add a frame, uint8 [H, W, 3]; what it says alone. InputError as `watermark.extract`."""
         alone = watermark.extract(rgb, self.key, search="fast")
         pattern, band = pattern_for(self.key), working_band(rgb)
-        view, moved = view_of(band, 1), self._motion.follow(band)
+        view, moved = view_of(band), self._motion.follow(band)
         poses = dict.fromkeys((*STRAIGHT, *self._sums))
         if self.num_frames < SEARCHED and alone.asset_id is None:
-            signal = watermark.strongest_signal(pattern, view, band)
+            signal = watermark.strongest_signal(pattern, view)
             found = watermark.read_signal(pattern, self.key, signal)
             alone = found if found.p_false < alone.p_false else alone
             poses |= {signal.pose: None}

@@ -55,10 +55,18 @@ class Pattern:
         member = (self.ring[:, None] == np.arange(self.ring.max() + 1)).astype(np.float32)
         return np.asarray(member / np.maximum(member.sum(0), 1), np.float32)
 
-    def within(self, radius: float) -> Pattern:
-        """The carriers nearer than a radius, cycles a tile."""
-        low = self.radius < radius
-        return Pattern(self.kx[low], self.ky[low], self.radius[low], self.phase[low], self.owner[low])
+    @functools.cached_property
+    def rounds(self) -> IntArray:
+        """int [R, 128]: the carriers of the bits, nearest first, each bit once in every round."""
+        payload = np.flatnonzero(~self.pilot).reshape(-1, CODED_BITS)
+        return np.asarray(
+            np.take_along_axis(payload, np.argsort(self.owner[payload], axis=1), axis=1), np.int64
+        )
+
+    def payload_within(self, radius: float) -> Pattern:
+        """The carriers of the bits alone, in whole rounds, nearer than a radius, cycles a tile."""
+        own = np.sort(self.rounds[self.radius[self.rounds].max(1) < radius].ravel())
+        return Pattern(self.kx[own], self.ky[own], self.radius[own], self.phase[own], self.owner[own])
 
     def moved(self, shift_px: tuple[float, float]) -> Pattern:
         """The same carriers, to be read at this shift (x, y), marked pixels (Fourier shift theorem)."""

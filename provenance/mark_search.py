@@ -1,40 +1,49 @@
 """Finds where, how large, how turned and whether mirrored the pilot lies in a picture; knows no payload.
 
-Pose: a picture's working frame -> the frame it was marked in. Coarse: every size and turn of a grid at half
-the resolution, all shifts at once by one inverse transform. Fine: the best few are improved at full
-resolution.
+Pose: a picture's working frame -> the frame it was marked in. Coarse: every size and turn of a grid, looked up in one
+spectrum (mark_spectrum), all shifts at once by one inverse transform. Fine: the best few are improved.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy import fft
 
 from provenance.mark_pattern import PILOT_EDGE, TILE, ComplexArray, FloatArray, Pattern
 from provenance.mark_signal import fold
+from provenance.mark_spectrum import Poses, Spectrum, looked_up, loudness_at, spectrum_of
 
 SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.028))
 FINE_SCALES = np.exp(np.arange(math.log(0.48), math.log(1.16), 0.009))
 TURNS_DEG = np.arange(-7.5, 7.6, 1.5)
 FINE_TURNS_DEG = np.arange(-7.5, 7.6, 0.5)
-_COARSE = 2  # working pixels per pixel of the coarse search
 _KEPT, _FINAL, _STAGES = 12, 4, 4
 CANDIDATES = _FINAL + _STAGES * _KEPT  # poses that compete before one is read
 PROMISING = 1e-5
+_COARSE_EDGE = 39.0  # cycles a tile: the coarse grid of shifts is too wide for shorter waves
 # Steps of size and turn, and the carriers (cycles per tile) that are still in phase within such a step.
 _STEPS = ((0.014, 0.75, PILOT_EDGE), (0.007, 0.4, 20.0), (0.0035, 0.2, 30.0), (0.0017, 0.1, 99.0))
-# Poses the search can end at, for the union bound: every size and turn it starts from, with four ends of size and four
-# of turn for each step, shifts of a quarter pixel, mirror.
+_GRIDS = {
+    PILOT_EDGE: 48,
+    20.0: 64,
+    30.0: 80,
+    _COARSE_EDGE: 80,
+    99.0: 96,
+}  # shifts a side, by the reach of carriers
+_HALVINGS = 3  # of the shift, from the grid's step on
+# Poses the search can end at, for the union bound: every size and turn it starts from, with three ends of size and
+# three of turn for each step, the shifts of the last step's grid halved, mirror.
 _STARTS = len(SCALES) * len(TURNS_DEG) + 2 * len(FINE_SCALES) + len(FINE_TURNS_DEG)
-POSES_TRIED = _STARTS * 16.0 ** len(_STEPS) * (4.0 * TILE) ** 2 * 2.0
+POSES_TRIED = _STARTS * 9.0 ** len(_STEPS) * (_GRIDS[99.0] * 2.0**_HALVINGS) ** 2 * 2.0
 _CLIP = 1.5
-_Step = tuple[float, float, Pattern]
-Promise = Callable[[ComplexArray], float]
+_PROMISE_EDGE = 30.0  # cycles a tile: bits' carriers within are asked what a rough pose promises
+Promise = Callable[[Pattern, ComplexArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -55,30 +64,79 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A normalised band at 1/step of the working resolution: plane, its centre (x, y), its mirror image."""
+    """A normalised band [h, w] and, once it is asked for, its spectrum."""
 
-    plane: FloatArray
-    mirrored: FloatArray
-    centre: tuple[float, float]
-    step: int
+    band: FloatArray
+
+    @functools.cached_property
+    def spectrum(self) -> Spectrum:
+        """The band's, for poses that are not straight."""
+        return spectrum_of(self.band)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The pilot's carriers nearer than a radius, and the square grid on which their shifts are looked for."""
+
+    kx: npt.NDArray[np.int64]
+    ky: npt.NDArray[np.int64]
+    radius: FloatArray
+    conjugate: ComplexArray
+    grid: int
 
     @property
-    def size(self) -> int:
-        """Pixels of one tile side in this view."""
-        return TILE // self.step
+    def unit(self) -> float:
+        """Marked pixels from one shift of the grid to the next."""
+        return TILE / self.grid
+
+    @functools.cached_property
+    def near(self) -> list[tuple[FloatArray, ComplexArray]]:
+        """Per halving: nine shifts [9, 2] about none, and what they do to the carriers [K, 9]."""
+        about, found = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)], np.float32), []
+        for halving in range(1, _HALVINGS + 1):
+            moves = about * np.float32(self.unit / 2**halving)
+            angle = 2 * np.pi / TILE * (np.outer(self.kx, moves[:, 0]) + np.outer(self.ky, moves[:, 1]))
+            found.append((moves, np.exp(1j * angle).astype(np.complex64)))
+        return found
 
 
-def view_of(band: FloatArray, step: int) -> View:
-    """A band [h, w] shrunk by a whole step."""
+def _part(pattern: Pattern, reach: float) -> _Part:
+    own = pattern.pilot & (pattern.radius < reach)
+    phase = np.conj(pattern.phase[own])
+    return _Part(pattern.kx[own], pattern.ky[own], pattern.radius[own], phase, _GRIDS[reach])
 
-    def shrunk(plane: FloatArray) -> FloatArray:
-        if step == 1:
-            return np.ascontiguousarray(plane)
-        small = cv2.resize(plane, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
-        return np.asarray(small, np.float32)
 
-    middle_x, middle_y = ((n // 2 + 0.5) / step - 0.5 for n in (band.shape[1], band.shape[0]))
-    return View(shrunk(band), shrunk(np.ascontiguousarray(band[:, ::-1])), (middle_x, middle_y), step)
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Poses [P, 3] with their shifts [P, 2] and the pilot's scores [P]."""
+
+    poses: Poses
+    shifts: FloatArray
+    scores: FloatArray
+
+    def at(self, chosen: npt.NDArray[np.int64]) -> _Found:
+        return _Found(self.poses[chosen], self.shifts[chosen], self.scores[chosen])
+
+    def best(self, count: int) -> _Found:
+        """The best few, best first."""
+        return self.at(np.argsort(-self.scores, kind="stable")[:count])
+
+    def pose(self, number: int) -> Pose:
+        scale, turn, mirrored = (float(v) for v in self.poses[number])
+        x, y = (float(v) for v in self.shifts[number])
+        return Pose(scale, turn, (x, y), mirrored > 0, float(self.scores[number]))
+
+
+def _joined(several: Sequence[_Found]) -> _Found:
+    return _Found(*(np.concatenate([getattr(f, n) for f in several]) for n in ("poses", "shifts", "scores")))
+
+
+# ---------------------------------------------------------------- carriers
+
+
+def view_of(band: FloatArray) -> View:
+    """What is looked at of a normalised band [h, w]."""
+    return View(np.ascontiguousarray(band))
 
 
 def whitened(pattern: Pattern, values: ComplexArray) -> ComplexArray:
@@ -98,129 +156,163 @@ def pilot_score(pattern: Pattern, white: ComplexArray) -> float:
     return float((np.conj(pattern.phase[pilot]) * white[pilot]).real.sum() / math.sqrt(energy + 1e-12))
 
 
-def _tile_at(view: View, pose: Pose) -> FloatArray:
-    """float32 [size, size]: the view at the marked size and turn, folded; shift left alone."""
-    plane = view.mirrored if pose.mirrored else view.plane
-    if view.step == 1 and pose.scale == 1.0 and pose.turn_deg == 0.0:
-        return fold(plane, view.size)
-    height, width = (max(2, math.ceil(n * pose.scale * 1.04)) for n in plane.shape)
-    turn = math.radians(pose.turn_deg)
-    c, s = math.cos(turn) / pose.scale, math.sin(turn) / pose.scale
-    x, y = width // 2, height // 2
-    seen_from_marked = np.array(
-        [[c, s, view.centre[0] - c * x - s * y], [-s, c, view.centre[1] + s * x - c * y]], np.float32
-    )
-    mode = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(plane, seen_from_marked, (width, height), flags=mode)
-    return fold(np.asarray(warped, np.float32), view.size)
-
-
 def shifted(pattern: Pattern, values: ComplexArray, shift_px: tuple[float, float]) -> ComplexArray:
     """Carriers of a tile moved back by shift_px (Fourier shift theorem)."""
     angle = 2 * np.pi / TILE * (pattern.kx * shift_px[0] + pattern.ky * shift_px[1])
     return np.asarray(values * np.exp(1j * angle), np.complex64)
 
 
-def _carriers(pattern: Pattern, tiles: FloatArray) -> ComplexArray:
-    """complex64 [..., K]: whitened carriers of tiles [..., size, size]."""
-    spectra = fft.rfft2(tiles)
-    return whitened(pattern, np.asarray(spectra[..., pattern.ky % tiles.shape[-1], pattern.kx], np.complex64))
-
-
 def carriers_at(pattern: Pattern, view: View, pose: Pose) -> ComplexArray:
-    """complex64 [K]: whitened carriers of a view at a pose."""
-    return shifted(pattern, _carriers(pattern, _tile_at(view, pose)), pose.shift_px)
+    """complex64 [K]: whitened carriers of a view at a pose; an uncropped copy's are exact."""
+    if pose.scale == 1.0 and pose.turn_deg == 0.0:
+        tile = fold(np.ascontiguousarray(view.band[:, ::-1]) if pose.mirrored else view.band)
+        values = np.asarray(fft.rfft2(tile)[pattern.ky % TILE, pattern.kx], np.complex64)
+    else:
+        one = np.array([[pose.scale, pose.turn_deg, pose.mirrored]], np.float32)
+        values = looked_up(view.spectrum, pattern.kx, pattern.ky, one)[0]
+    return shifted(pattern, whitened(pattern, values), pose.shift_px)
 
 
-def _best_shifts(pattern: Pattern, white: ComplexArray, poses: Sequence[Pose], size: int) -> list[Pose]:
-    """Each pose with the shift, on the view's pixel grid, where its pilot correlates best."""
-    pilot = pattern.pilot
-    kx, ky = pattern.kx[pilot], pattern.ky[pilot]
-    values = np.conj(pattern.phase[pilot]) * white[:, pilot]
-    spectra = np.zeros((len(poses), size, size // 2 + 1), np.complex64)
-    spectra[:, ky % size, kx] = np.conj(values)  # conjugate: a picture moved by +t has phases turned by -kt
-    axis = kx == 0
-    spectra[:, -ky[axis] % size, 0] = values[:, axis]
-    surface = np.fft.irfft2(spectra, (size, size)).reshape(len(poses), -1)
+# ---------------------------------------------------------------- search
+
+
+def _pilot_at(part: _Part, spectrum: Spectrum, poses: Poses) -> ComplexArray:
+    """complex64 [P, K]: the pilot at poses, against its phases, whitened by the band's loudness, of energy two."""
+    values = looked_up(spectrum, part.kx, part.ky, poses)
+    size = np.abs(values)
+    values /= np.maximum(
+        loudness_at(spectrum, part.radius, poses[:, 0]), size / np.float32(_CLIP)
+    ) + np.float32(1e-9)
+    values *= part.conjugate
+    values /= np.sqrt((values.real**2 + values.imag**2).sum(1, keepdims=True) / 2 + np.float32(1e-12))
+    return np.asarray(values, np.complex64)
+
+
+def _on_grid(part: _Part, values: ComplexArray) -> tuple[FloatArray, FloatArray]:
+    """The shift [P, 2] on the part's grid where pilots [P, K] correlate best, and how well [P]."""
+    size = part.grid
+    columns = int(part.kx.max()) + 1
+    spectra = np.zeros((len(values), size * columns), np.complex64)
+    spectra[:, part.ky % size * columns + part.kx] = np.conj(values)  # moved by +t: phases turned by -kt
+    axis = part.kx == 0
+    spectra[:, -part.ky[axis] % size * columns] = values[:, axis]
+    lines = fft.ifft(spectra.reshape(-1, size, columns), axis=1, overwrite_x=True)
+    surface = fft.irfft(lines, size, axis=2, overwrite_x=True).reshape(len(values), -1)
     at = surface.argmax(1)
-    norm = size * size / 2 / np.sqrt((np.abs(values) ** 2).sum(-1) / 2 + 1e-12)
-    top = surface[np.arange(len(poses)), at] * norm
-    unit = TILE / size
-    return [
-        replace(p, shift_px=(-float(a % size) * unit, -float(a // size) * unit), score=float(t))
-        for p, a, t in zip(poses, at, top, strict=True)
-    ]
+    shifts = np.stack([-(at % size), -(at // size)], 1) * np.float32(part.unit)
+    return shifts.astype(np.float32), surface[np.arange(len(at)), at] * np.float32(size * size / 2)
 
 
-def _coarse_poses(part: Pattern, view: View, poses: Sequence[Pose]) -> list[Pose]:
-    """The best shift of every one of these sizes and turns, straight and mirrored, best first."""
-    spectra = fft.rfft2(np.stack([_tile_at(view, p) for p in poses]))
-    size = view.size
-    white = whitened(part, np.asarray(spectra[:, part.ky % size, part.kx], np.complex64))
-    flipped = whitened(part, np.asarray(np.conj(spectra[:, -part.ky % size, part.kx]), np.complex64))
-    mirrored = [replace(p, turn_deg=-p.turn_deg, mirrored=True) for p in poses]  # x -> -x, within a pixel
-    found = _best_shifts(part, white, poses, size) + _best_shifts(part, flipped, mirrored, size)
-    return sorted(found, key=lambda p: -p.score)
+def _coarse(part: _Part, spectrum: Spectrum, poses: Poses) -> _Found:
+    """The best of these poses, each with its best shift on the grid."""
+    return _Found(poses, *_on_grid(part, _pilot_at(part, spectrum, poses))).best(_KEPT)
 
 
-def _at_best_shift(pattern: Pattern, view: View, pose: Pose) -> Pose:
-    """The pose with its shift found anew, to a quarter of the view's pixel."""
-    white = _carriers(pattern, _tile_at(view, pose))
-    best = _best_shifts(pattern, white[None], [pose], view.size)[0]
-    pilot = pattern.pilot
-    values = np.conj(pattern.phase[pilot]) * white[pilot]
-    values /= math.sqrt(float((np.abs(values) ** 2).sum()) / 2 + 1e-12)
-    waves = 2j * np.pi / TILE * np.stack([pattern.kx[pilot], pattern.ky[pilot]])
-    for step in (view.step / 2, view.step / 4):
-        near = np.array(best.shift_px) + step * np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
-        scores = (np.exp(near @ waves) @ values).real
-        at = int(scores.argmax())
-        best = replace(best, shift_px=(float(near[at, 0]), float(near[at, 1])), score=float(scores[at]))
-    return best
+def _finer(part: _Part, spectrum: Spectrum, poses: Poses) -> _Found:
+    """Each pose with its best shift, to an eighth of the grid's step."""
+    values = _pilot_at(part, spectrum, poses)
+    shifts, scores = _on_grid(part, values)
+    angle = np.float32(2 * np.pi / TILE) * (shifts[:, :1] * part.kx + shifts[:, 1:] * part.ky)
+    values = values * np.exp(1j * angle.astype(np.float32))
+    for moves, turned in part.near:
+        surface = (values @ turned).real
+        at = surface.argmax(1)
+        shifts, scores = shifts + moves[at], surface[np.arange(len(at)), at]
+        values = values * turned[:, at].T
+    return _Found(poses, shifts, np.asarray(scores, np.float32))
 
 
-def _improved(steps: Sequence[_Step], view: View, pose: Pose) -> Pose:
+def _moved(found: _Found, scale_step: float, turn_step: float) -> list[Poses]:
+    """The poses a step to either side."""
+    several = list[Poses]()
+    for way in (-1, 1):
+        poses = found.poses.copy()
+        poses[:, 0] *= np.float32(1 + way * scale_step)
+        poses[:, 1] += np.float32(way * turn_step)
+        several.append(poses)
+    return several
+
+
+def _improved(parts: Sequence[tuple[float, float, _Part]], spectrum: Spectrum, found: _Found) -> _Found:
     """Pattern search over size and turn with ever smaller steps and, from long waves on, ever more carriers."""
-    best = pose
-    for scale_step, turn_step, part in steps:
-        best = _at_best_shift(part, view, best)
-        for growth, turn in ((scale_step, 0.0), (-scale_step, 0.0), (0.0, turn_step), (0.0, -turn_step)):
-            moved = replace(best, scale=best.scale * (1 + growth), turn_deg=best.turn_deg + turn)
-            best = max(best, _at_best_shift(part, view, moved), key=lambda p: p.score)
-    return best
+    count = len(found.poses)
+    for scale_step, turn_step, part in parts:
+        best = _finer(part, spectrum, np.concatenate([found.poses, *_moved(found, scale_step, 0.0)]))
+        found = _best_of_each(best, count)
+        best = _joined([found, _finer(part, spectrum, np.concatenate(_moved(found, 0.0, turn_step)))])
+        found = _best_of_each(best, count)
+    return found
 
 
-def _stages(pattern: Pattern, low: Pattern, band: FloatArray) -> Iterator[tuple[Pattern, list[Pose]]]:
-    """Poses by the pilot's score, best first, and by which carriers: straight by long waves, straight by all, turned in
-    place by all, everything by long waves.
+def _best_of_each(several: _Found, count: int) -> _Found:
+    """The best of poses [n * count] in their places modulo count."""
+    at = several.scores.reshape(-1, count).argmax(0)
+    return several.at(at * count + np.arange(count))
 
-    Most copies are not turned. Long waves survive blur and shrinking; in a textured picture they drown, and short ones,
-    which want a finer grid at full resolution, do not.
+
+def _grid(scales: npt.NDArray[np.float64], turns: npt.NDArray[np.float64]) -> Poses:
+    each = [(s, t, m) for m in (0.0, 1.0) for s in scales for t in turns]
+    return np.array(each, np.float32)
+
+
+_STRAIGHT = _grid(FINE_SCALES, np.zeros(1))
+_IN_PLACE = _grid(np.ones(1), FINE_TURNS_DEG)
+_ALL = _grid(SCALES, TURNS_DEG)
+
+
+@functools.lru_cache(maxsize=8)
+def _parts(pattern: Pattern) -> tuple[list[_Part], _Part, Pattern]:
+    """The pilot by the reach of each step, and for the coarse grid by short waves; what is asked for promise."""
+    parts = [_part(pattern, reach) for _, _, reach in _STEPS]
+    return parts, _part(pattern, _COARSE_EDGE), pattern.payload_within(_PROMISE_EDGE)
+
+
+def find_poses(pattern: Pattern, view: View, promise: Promise) -> Iterator[Pose]:
+    """At most CANDIDATES poses of the pilot in a view, likeliest first; bounded work.
+
+    Stages: straight by long waves, straight by all, turned in place by all, everything by long waves. Most copies are
+    not turned. Long waves survive blur and shrinking; in a textured picture they drown, and short ones, which want a
+    finer grid, do not. promise: carriers of bits [P, K] at rough poses → chances [P] of what is seen there; under
+    PROMISING the best is improved at once.
     """
-    small, view = view_of(band, _COARSE), view_of(band, 1)
-    straight = [Pose(float(s)) for s in FINE_SCALES]
-    yield low, _coarse_poses(low, small, straight)
-    yield pattern, _coarse_poses(pattern, view, straight)
-    yield pattern, _coarse_poses(pattern, view, [Pose(turn_deg=float(t)) for t in FINE_TURNS_DEG])
-    yield low, _coarse_poses(low, small, [Pose(float(s), float(t)) for s in SCALES for t in TURNS_DEG])
-
-
-def find_poses(pattern: Pattern, band: FloatArray, promise: Promise) -> Iterator[Pose]:
-    """At most CANDIDATES poses of the pilot in a normalised band [h, w], likeliest first; bounded work.
-
-    promise: carriers [K] at a rough pose → chance of what else is seen there; under PROMISING it is improved at once.
-    """
-    view = view_of(band, 1)
-    by_low = [(scale, turn, pattern.within(radius)) for scale, turn, radius in _STEPS]
-    by_all = [(scale, turn, pattern) for scale, turn, _ in _STEPS[2:]]
-    rest = list[tuple[Pose, Sequence[_Step]]]()
-    for part, poses in _stages(pattern, by_low[0][2], band):
-        steps: Sequence[_Step] = by_all if part is pattern else by_low
-        rough = [_at_best_shift(part, view, p) for p in poses[:_KEPT]]
-        chances = [promise(carriers_at(pattern, view, p)) for p in rough]
+    parts, short, payload = _parts(pattern)
+    spectrum = view.spectrum
+    by_low = [(scale, turn, part) for (scale, turn, _), part in zip(_STEPS, parts, strict=True)]
+    rest = list[tuple[bool, _Found]]()
+    for part, poses in ((parts[0], _STRAIGHT), (short, _STRAIGHT), (short, _IN_PLACE), (parts[0], _ALL)):
+        low = part is not short
+        rough = _finer(part if low else parts[-1], spectrum, _coarse(part, spectrum, poses).poses)
+        chances = promise(payload, _carriers_of(payload, spectrum, rough))
         at = int(np.argmin(chances))
         if chances[at] < PROMISING:
-            yield _improved(steps, view, rough.pop(at))
-        rest += [(pose, steps) for pose in rough]
-    for pose, chosen in sorted(rest, key=lambda each: -each[0].score)[:_FINAL]:
-        yield _improved(chosen, view, pose)
+            yield _improved(by_low if low else by_low[2:], spectrum, rough.at(np.array([at]))).pose(0)
+            rough = rough.at(np.delete(np.arange(len(rough.scores)), at))
+        rest.append((low, rough))
+    kind = np.concatenate([np.full(len(f.scores), low) for low, f in rest])
+    every = _joined([f for _, f in rest])
+    order = np.argsort(-every.scores, kind="stable")[:_FINAL]
+    improved = {
+        int(number): pose
+        for low, steps in ((True, by_low), (False, by_low[2:]))
+        for number, pose in _improved_of(steps, spectrum, every, order[kind[order] == low])
+    }
+    yield from (improved[int(number)] for number in order)
+
+
+def _improved_of(
+    steps: Sequence[tuple[float, float, _Part]],
+    spectrum: Spectrum,
+    every: _Found,
+    chosen: npt.NDArray[np.int64],
+) -> list[tuple[int, Pose]]:
+    if not len(chosen):
+        return []
+    found = _improved(steps, spectrum, every.at(chosen))
+    return [(int(number), found.pose(i)) for i, number in enumerate(chosen)]
+
+
+def _carriers_of(pattern: Pattern, spectrum: Spectrum, found: _Found) -> ComplexArray:
+    """complex64 [P, K]: whitened carriers at several poses."""
+    white = whitened(pattern, looked_up(spectrum, pattern.kx, pattern.ky, found.poses))
+    waves = 2 * np.pi / TILE * np.stack([pattern.kx, pattern.ky]).astype(np.float32)
+    return np.asarray(white * np.exp(1j * (found.shifts @ waves).astype(np.float32)), np.complex64)

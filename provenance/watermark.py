@@ -116,24 +116,25 @@ def _soft_bits(pattern: Pattern, white: ComplexArray) -> FloatArray:
     return np.asarray(soft, np.float32)
 
 
-def _chance_of_energy(pattern: Pattern, white: ComplexArray) -> float:
-    """Bound on P(the bits' carriers agree among themselves this much), whatever the picture and the bits' signs.
+def _chances_of_energy(pattern: Pattern, white: ComplexArray) -> FloatArray:
+    """Bounds on P(the bits' carriers [..., K] agree this much among themselves), whatever picture and signs.
 
     Over uniform keyed phases each bit's normalised sum X is sub-Gaussian with proxy 1 (as the pilot's, mark_search),
     so E exp(l X^2) <= (1 - 2l)^-1/2 and P(sum of n X^2 >= s) <= exp((n - s + n ln(s/n)) / 2). The search moves by
     the pilot alone, whose phases are others; energy then chooses among at most CANDIDATES poses (`tries`), and here
     among the radii that a blur left.
     """
-    chances = []
+    rounds, count = pattern.rounds, float(codec.CODED_BITS)
+    values = white[..., rounds]
+    along = np.cumsum((np.conj(pattern.phase[rounds]) * values).real, axis=-2)
+    power = np.cumsum(values.real**2 + values.imag**2, axis=-2) / 2
+    exponents = [np.zeros(white.shape[:-1])]
     for reach in _REACHES:
-        payload = ~pattern.pilot & (pattern.radius < reach)
-        owner, values = pattern.owner[payload], white[payload]
-        sums = np.bincount(owner, (np.conj(pattern.phase[payload]) * values).real, codec.CODED_BITS)
-        power = np.bincount(owner, np.abs(values) ** 2, codec.CODED_BITS) / 2
-        energy, count = float((sums**2 / (power + 1e-12)).sum()), float(codec.CODED_BITS)
-        chance = math.exp((count - energy + count * math.log(energy / count)) / 2) if energy > count else 1.0
-        chances.append(chance)
-    return min(1.0, len(_REACHES) * min(chances))
+        last = max(int((pattern.radius[rounds[:, -1]] < reach).sum()) - 1, 0)
+        energy = (along[..., last, :] ** 2 / (power[..., last, :] + 1e-12)).sum(-1, dtype=np.float64)
+        ratio = np.maximum(energy / count, 1.0)
+        exponents.append(count * (1 - ratio + np.log(ratio)) / 2)
+    return np.asarray(np.minimum(1.0, len(_REACHES) * np.exp(np.min(exponents, axis=0))))
 
 
 def _combined(p_one: float, p_other: float) -> float:
@@ -178,7 +179,9 @@ def signal_of(pattern: Pattern, white: ComplexArray, pose: Pose, *, poses: float
     poses and tries: among how many each was chosen.
     """
     p_pilot = min(1.0, poses * math.exp(-(max(pilot_score(pattern, white), 0.0) ** 2) / 2))
-    return Signal(pose, white, _combined(p_pilot, min(1.0, tries * _chance_of_energy(pattern, white))))
+    return Signal(
+        pose, white, _combined(p_pilot, min(1.0, tries * float(_chances_of_energy(pattern, white))))
+    )
 
 
 def _signal_at(pattern: Pattern, view: View, pose: Pose, *, poses: float, tries: int) -> Signal:
@@ -211,8 +214,7 @@ def extract(rgb: UInt8Array, key: bytes, *, search: Search = "full") -> MarkRead
     _check_picture(rgb)
     codec.keyed_mask(key)
     pattern = pattern_for(key)
-    band = working_band(rgb)
-    view = view_of(band, 1)
+    view = view_of(working_band(rgb))
     best: MarkReading | None = None
     for mirrored in (False, True):
         signal = _signal_at(pattern, view, Pose(mirrored=mirrored), poses=2, tries=2)
@@ -223,14 +225,14 @@ def extract(rgb: UInt8Array, key: bytes, *, search: Search = "full") -> MarkRead
     assert best is not None
     if search == "fast":
         return best
-    found = read_signal(pattern, key, strongest_signal(pattern, view, band))
+    found = read_signal(pattern, key, strongest_signal(pattern, view))
     return found if found.p_false < best.p_false else best
 
 
-def strongest_signal(pattern: Pattern, view: View, band: FloatArray) -> Signal:
+def strongest_signal(pattern: Pattern, view: View) -> Signal:
     """The strongest signal among the poses that the pilot suggests."""
     best: Signal | None = None
-    for pose in find_poses(pattern, band, lambda white: _chance_of_energy(pattern, white)):
+    for pose in find_poses(pattern, view, _chances_of_energy):
         signal = _signal_at(pattern, view, pose, poses=POSES_TRIED, tries=CANDIDATES)
         best = signal if best is None or signal.p_signal < best.p_signal else best
         if best.p_signal < _CERTAIN:
@@ -278,7 +280,7 @@ def _apply(rgb: UInt8Array, change: FloatArray) -> UInt8Array:
 
 def _agreements(pattern: Pattern, signs: FloatArray, luma: FloatArray) -> FloatArray:
     """float32 [130]: mean agreement of each group's carriers with their wanted signs."""
-    white = carriers_at(pattern, view_of(normalised_band(luma), 1), Pose())
+    white = carriers_at(pattern, view_of(normalised_band(luma)), Pose())
     agreement = (np.conj(pattern.phase) * white).real * signs
     return np.asarray(np.bincount(pattern.group, agreement) / np.bincount(pattern.group), np.float32)
 
@@ -329,7 +331,7 @@ def _read_back(rgb: UInt8Array, key: bytes, pose: Pose) -> MarkReading:
     """What is read where the mark was drawn."""
     if pose == STRAIGHT:
         return extract(rgb, key, search="fast")
-    pattern, view = pattern_for(key), view_of(working_band(rgb), 1)
+    pattern, view = pattern_for(key), view_of(working_band(rgb))
     return read_signal(pattern, key, _signal_at(pattern, view, pose, poses=1, tries=1))
 
 
