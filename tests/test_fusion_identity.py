@@ -357,6 +357,21 @@ def test_a_run_can_be_cut_and_resumed(folder: Path, tmp_path: Path) -> None:
     assert np.isfinite(embed_crops(noise(0, 112, 112)[None], net)).all()
 
 
+def test_a_run_begins_with_an_earlier_ones_networks(folder: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        IdentityRecipe.further(60), steps=1, batch=4, blends=8, shard=4, check_every_s=0, readout_views=12
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_identity(folder, first, folder / "teacher.safetensors", recipe)
+    still = replace(recipe, learning_rate=0.0)
+    train_identity(folder, second, folder / "teacher.safetensors", still, start=first / "checkpoint.pt")
+    before, after = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (first, second))
+    assert after["step"] == 1
+    for name, value in before["student"].items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(after["student"][name], value)
+
+
 def test_a_teacher_must_fit_to_the_last_name(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         load_teacher(tmp_path / "absent.safetensors")

@@ -38,8 +38,6 @@ from fusion.train.teacher import load_teacher
 from fusion.weights import write_weights
 from provenance.errors import UsageError
 
-MOUTH_BELOW = 0.6  # in the crop's height: eyes lie above, the mouth below
-
 
 class Painter(Protocol):
     """A network that turns a batch into pictures [N, 3, S, S], not clipped."""
@@ -56,7 +54,7 @@ class HybridPainter(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         fields = self.net(batch.target, batch.composite, batch.trust, batch.identity)
-        share = drawn_share(batch.trust) * spared_mouth(batch.trust)
+        share = drawn_share(batch.trust) * spared_holes(batch.trust)
         return mend(batch.target, batch.composite, fields.float() * share)
 
 
@@ -78,16 +76,13 @@ PAINTERS: dict[str, Callable[[], HybridPainter | StylePainter]] = {
 }
 
 
-def spared_mouth(trust: Tensor) -> Tensor:
-    """1 but between the lips, where the engine draws no fields [N, 1, S, S].
+def spared_holes(trust: Tensor) -> Tensor:
+    """1 but between the lids and between the lips, where the engine draws no fields [N, 1, S, S].
 
-    The mouth is where the trust has its lowest hole; the engine itself knows landmarks (fusion/native.py).
+    Both are holes of the trust; the engine itself knows landmarks (fusion/native.py).
     """
     _, holes = closed_trust(trust)
-    size = trust.shape[-1]
-    holes = F.interpolate(holes, scale_factor=4.0, mode="bilinear")
-    low = (torch.arange(size, device=trust.device) > MOUTH_BELOW * size)[:, None]
-    return 1 - (1.5 * holes).clamp(max=1) * low
+    return 1 - (1.5 * F.interpolate(holes, scale_factor=4.0, mode="bilinear")).clamp(max=1)
 
 
 class GeneratorRun:

@@ -155,9 +155,17 @@ def measure(net: IdentityNet, labelled: Labelled, seed: int = 0) -> dict[str, fl
 
 
 def train_identity(
-    data: Path, out: Path, teacher_file: Path, recipe: IdentityRecipe | None = None, resume: bool = False
+    data: Path,
+    out: Path,
+    teacher_file: Path,
+    recipe: IdentityRecipe | None = None,
+    resume: bool = False,
+    start: Path | None = None,
 ) -> IdentityNet:
     """Train into the folder `out` (crops, checkpoint.pt, curve.jsonl), return the folded network.
+
+    `start` is the checkpoint of an earlier run whose networks this one begins with, on a schedule of its own
+    (`IdentityRecipe.further`); a run that resumes has its own already.
 
     data holds portraits.csv, portraits/ and portraits_landmarks478.npz; split train is learnt from, val is
     measured while training, test never opened. InputError `train.data` and the teacher's WeightsErrors.
@@ -187,6 +195,10 @@ def train_identity(
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent_s = int(state["step"]), float(state["spent_s"])
+    elif start is not None:
+        state = torch.load(start, weights_only=True)
+        student.load_state_dict(state["student"])
+        average.load_state_dict(state["average"])
     rng = np.random.default_rng([recipe.seed, 1_000_000 + step])
     begun = last = time.monotonic()
     sums: dict[str, float] = {}

@@ -57,6 +57,23 @@ class IdentityRecipe:
     readout_views: int = 5_000
     seed: int = 7
 
+    @classmethod
+    def further(cls, minutes: float, threads: int = 1) -> IdentityRecipe:
+        """Settings of a run that begins with an earlier one's networks: other people, no hints, milder views."""
+        return cls(
+            minutes=minutes,
+            threads=threads,
+            learning_rate=1.2e-3,
+            blends=60_000,
+            shard_every=150,
+            real_share=0.3,
+            mild_share=(0.5, 0.5),
+            hint_share=0.0,
+            hint_weight=0.0,
+            ema=0.999,
+            seed=11,
+        )
+
 
 @dataclass(eq=False)
 class Labelled:

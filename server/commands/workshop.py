@@ -53,7 +53,7 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            help="Begin with it, schedule anew. detector: a checkpoint; generator: weights of hybrid."
+            help="Begin with it, schedule anew. detector, identity: a checkpoint; generator: weights of hybrid."
         ),
     ] = None,
     pretrained: Annotated[
@@ -83,7 +83,9 @@ def train(
 
         teacher = data.parent / "teachers" / "mobilefacenet_128d.safetensors"
         recipe = IdentityRecipe(minutes=minutes, threads=threads)
-        net = train_identity(data, run, teacher, recipe=recipe, resume=resume)
+        if start is not None:
+            recipe = IdentityRecipe.further(minutes, threads)
+        net = train_identity(data, run, teacher, recipe=recipe, resume=resume, start=start)
         sha256 = write_weights(run / "identity.safetensors", net.state_dict())
         say(f"identity.safetensors sha256 {sha256}")
         people = write_people(data, run / "people.safetensors", net, sha256)
