@@ -1,7 +1,7 @@
 """Judges the eye branch on drawn eyes: where its highlights land, and whether both eyes agree; knows no photograph.
 
-Two sets of scenes: `ordinary`, on which the finder of highlights was tuned, and `unusual`, which it had never seen
-when its figure was taken.
+Two sets of scenes: `ordinary` and `unusual`. Seeds 7001 and 7002 chose the finder of highlights; figures are taken on
+others.
 """
 
 from __future__ import annotations

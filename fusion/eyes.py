@@ -13,15 +13,13 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from fusion import mask, mesh
 from fusion.blend import masked_blur
 from fusion.cornea import Cornea, find_corneas
 from fusion.face import FloatArray, UInt8Array
+from fusion.highlights import Highlight, agree, find_highlights
 from fusion.pose import HeadFit, fit_head, load_shape_model, mesh_normals
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -42,31 +40,6 @@ class EyeOptions:
     min_openness: float = 0.3
     keep_within: float = 0.2
     lamp_degrees: float = 6.0
-
-
-@dataclass(frozen=True, eq=False)
-class Highlight:
-    """One highlight of a cornea.
-
-    normal_xy   float32 [2], where it lies on the cornea's sphere
-    strength    brightness above the iris around, in [0, 1]
-    place_px    float32 [2], its middle in the picture
-    spot        bool [h, w], its pixels over the cornea's box
-    sure        small and clear of lids and limbus: no piece of the white of the eye
-    """
-
-    normal_xy: FloatArray
-    strength: float
-    place_px: FloatArray
-    spot: BoolArray
-    sure: bool = True
-
-    @property
-    def lamp(self) -> FloatArray:
-        """Unit vector [3] towards the lamp (picture axes): the line of sight mirrored at the normal."""
-        across = self.normal_xy * min(1.0, 0.95 / max(float(np.linalg.norm(self.normal_xy)), 1e-6))
-        depth = float(np.sqrt(1 - across @ across))
-        return np.array([2 * depth * across[0], 2 * depth * across[1], 2 * depth * depth - 1], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,79 +97,6 @@ def _skip(cornea: Cornea, options: EyeOptions) -> str:
     return "closed" if cornea.openness < options.min_openness else ""
 
 
-def find_highlights(rgb: UInt8Array, cornea: Cornea, limit: int = 3) -> list[Highlight]:
-    """Spots on one visible cornea that are brighter than its iris, strongest first."""
-    luma = _luma(rgb, cornea)
-    inside = (cornea.visible > 0.5) & (cornea.eccentricity < 0.93)
-    if inside.sum() < 9:
-        return []
-    size = 2 * max(1, round(0.08 * cornea.radius_px)) + 1
-    rim = inside & (cv2.erode(inside.astype(np.uint8), np.ones((size, size), np.uint8), borderValue=0) == 0)
-    above = _above_iris(luma, inside, cornea)
-    peak = float(above[inside & ~rim].max(initial=0))
-    if peak < LEAST_STRENGTH:
-        return []
-    _, labels = cv2.connectedComponents((above > max(0.5 * LEAST_STRENGTH, 0.4 * peak)).astype(np.uint8))
-    found = []
-    for label in range(1, int(labels.max()) + 1):
-        spot = labels == label
-        strength = float(above[spot].max())
-        share = float(spot.sum()) / max(float(cornea.disc.sum()), 1.0)
-        weight = above * spot
-        at_rim = float((weight * rim).sum() / weight.sum())  # a lid or the white of the eye, badly cut off
-        if strength < max(LEAST_STRENGTH, 0.5 * peak) or share > 0.3 or at_rim > 0.7:
-            continue
-        x, y = cornea.grid_px
-        place = np.array([(x * weight).sum(), (y * weight).sum()], np.float32) / np.float32(weight.sum())
-        sure = share < 0.12 and at_rim < 0.4
-        found.append(Highlight(cornea.normal(place), strength, place, spot, sure))
-    return sorted(found, key=lambda one: -one.strength * np.sqrt(one.spot.sum()))[:limit]
-
-
-def _luma(rgb: UInt8Array, cornea: Cornea) -> FloatArray:
-    x0, y0, x1, y1 = cornea.box_xyxy
-    part = np.ascontiguousarray(rgb[y0:y1, x0:x1])
-    return np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
-
-
-def _above_iris(luma: FloatArray, inside: BoolArray, cornea: Cornea) -> FloatArray:
-    """Luma above the iris, 0 outside: above its grey opening and above what the iris has at this eccentricity."""
-    filled = np.where(inside, luma, np.median(luma[inside])).astype(np.float32)
-    size = 2 * max(1, round(0.42 * cornea.radius_px)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    wide = cv2.copyMakeBorder(filled, size, size, size, size, cv2.BORDER_REPLICATE)
-    opened = cv2.morphologyEx(wide, cv2.MORPH_OPEN, kernel)[size:-size, size:-size]
-    ring = np.minimum((RINGS * cornea.eccentricity).astype(int), RINGS - 1)
-    usual = np.array(
-        [np.median(luma[inside & (ring == k)]) if (inside & (ring == k)).any() else 0 for k in range(RINGS)]
-    )
-    usual = np.maximum(usual, np.convolve(np.pad(usual, 1, "edge"), np.ones(3) / 3, "valid"))
-    return np.asarray((filled - np.maximum(opened, usual[ring])).clip(0) * inside, np.float32)
-
-
-def agree(lights: Sequence[list[Highlight]]) -> list[list[Highlight]]:
-    """Highlights of both eyes that show the same lamps: lists of the left and the right eye.
-
-    A distant lamp has one normal on both corneas. Where both eyes show highlights and some agree, those that have no
-    partner are dropped unless they are as strong; where none agree, each eye keeps its strongest.
-    """
-    left, right = list(lights[0]), list(lights[1])
-    if not left or not right:
-        return [left, right]
-    apart = np.array([[np.linalg.norm(a.normal_xy - b.normal_xy) for b in right] for a in left])
-    if apart.min() > SAME_LAMP:
-        return [left[:1], right[:1]]
-    strongest = max(left[int(i)].strength for i in np.flatnonzero(apart.min(1) <= SAME_LAMP))
-    return [
-        [
-            one
-            for one, near in zip(eye, distances, strict=True)
-            if near <= SAME_LAMP or one.strength > strongest
-        ]
-        for eye, distances in ((left, apart.min(1)), (right, apart.min(0)))
-    ]
-
-
 def _match_one(
     rgb: UInt8Array,
     cornea: Cornea,
@@ -208,13 +108,12 @@ def _match_one(
 ) -> tuple[UInt8Array, str]:
     present = find_highlights(rgb, cornea)
     if not wanted and lamp is None:
-        strange = [one for one in present if one.sure]
-        if not strange or _same_pixels(rgb, cornea, target_rgb):
+        if not present or _same_pixels(rgb, cornea, target_rgb):
             return rgb, "unlit"
-        return _compose(rgb, cornea, _without(rgb, cornea, strange)), "cleared"
+        return _compose(rgb, cornea, _without(rgb, cornea, present)), "cleared"
     if wanted and _already(present, wanted, cornea, options):
         return rgb, "kept"
-    bare = _without(rgb, cornea, [one for one in present if one.sure])
+    bare = _without(rgb, cornea, present)
     if wanted:
         alpha, colour = move_layer(target_rgb, target_cornea, wanted, cornea)
     else:
@@ -363,9 +262,6 @@ def light_of_face(rgb: UInt8Array, landmarks_px: FloatArray) -> FloatArray:
     return np.asarray(towards / np.linalg.norm(towards), np.float32)
 
 
-RINGS: Final = 6  # of equal eccentricity, in which the iris is taken to be alike
-LEAST_STRENGTH: Final = 0.10  # luma of a highlight above its iris
-SAME_LAMP: Final = 0.14  # greatest difference of the normals of one lamp on two corneas
 NOT_SKIN: Final = sorted(
     {*mesh.LEFT_EYE, *mesh.RIGHT_EYE, *mesh.LEFT_BROW, *mesh.RIGHT_BROW, *mesh.OUTER_LIPS, *mesh.INNER_LIPS}
 )

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fusion import cornea, eyes
+from fusion import cornea, eyes, highlights
 from fusion.pose import fit_head, load_shape_model
 from fusion.rendered_eyes import DrawnEyes, EyeScene, direction, draw_eyes, random_scene
 
@@ -151,20 +151,24 @@ def test_a_highlight_tells_where_its_lamp_is_and_both_eyes_agree() -> None:
     left, right = corneas_of(drawn)
     assert left is not None
     assert right is not None
-    lights = eyes.agree([eyes.find_highlights(drawn.rgb, left), eyes.find_highlights(drawn.rgb, right)])
+    lights = highlights.agree(
+        [highlights.find_highlights(drawn.rgb, left), highlights.find_highlights(drawn.rgb, right)]
+    )
     assert [len(one) for one in lights] == [1, 1]
     for one in lights:
         assert np.degrees(np.arccos(one[0].lamp @ direction(lamp))) < 12
 
 
 def test_highlights_without_partner_are_dropped() -> None:
-    def spot(x: float, strength: float) -> eyes.Highlight:
-        return eyes.Highlight(np.float32([x, -0.2]), strength, np.float32([0, 0]), np.ones((1, 1), bool))
+    def spot(x: float, strength: float) -> highlights.Highlight:
+        return highlights.Highlight(
+            np.float32([x, -0.2]), strength, np.float32([0, 0]), np.ones((1, 1), bool)
+        )
 
-    left, right = eyes.agree([[spot(0.1, 0.6), spot(0.6, 0.3)], [spot(0.12, 0.5)]])
+    left, right = highlights.agree([[spot(0.1, 0.6), spot(0.6, 0.3)], [spot(0.12, 0.5)]])
     assert [one.strength for one in left] == [0.6]
     assert [one.strength for one in right] == [0.5]
-    left, right = eyes.agree([[spot(0.1, 0.6), spot(0.2, 0.2)], [spot(0.9, 0.5)]])
+    left, right = highlights.agree([[spot(0.1, 0.6), spot(0.2, 0.2)], [spot(0.9, 0.5)]])
     assert len(left) == len(right) == 1
 
 

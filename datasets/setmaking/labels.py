@@ -14,8 +14,8 @@ from facesets.rle import encode_runs
 from fusion import mesh
 from fusion.align import five_points, landmarks_box
 from fusion.cornea import find_corneas
-from fusion.eyes import agree, find_highlights
 from fusion.face import FloatArray, UInt8Array
+from fusion.highlights import agree, find_highlights
 from fusion.mask import fill_contour
 from fusion.pose import fit_head, head_angles_degrees, load_shape_model
 
