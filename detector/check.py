@@ -250,8 +250,9 @@ class Checker:
         entry = outputs[-1]
         distance = None
         whole = rgb if found_by == "content" or rgb is None else picture_as_marked(rgb, mark.pose)
-        if whole is not None:
-            distance = hamming_distance(entry.body["perceptual_hash"], perceptual_hash(whole))
+        recorded = entry.body.get("perceptual_hash")  # a video's entry has none: its frames differ
+        if whole is not None and recorded is not None:
+            distance = hamming_distance(recorded, perceptual_hash(whole))
         return LedgerEvidence(True, found_by, entry.index, self._is_included(entry), distance)
 
     def _read_mark(self, rgb: UInt8Array) -> MarkReading:

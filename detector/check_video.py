@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from detector import gates
@@ -34,6 +33,7 @@ from detector.judge import NO_FACE, judge_faces
 from detector.statement import Statement
 from fusion.face import FloatArray, UInt8Array
 from fusion.files import open_file
+from fusion.track import colours_of, is_cut
 from fusion.video import VIDEO_LIMITS, Frame, VideoInfo, open_video, sample_times
 from provenance import signing
 from provenance.hashes import video_content_sha256
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from detector.check import Checker, Report
 
 MAX_FRAMES = 24
-CUT_DISTANCE = 0.45
-"""Share of the colours that must change between two sampled frames for a cut."""
 SAME_FACE_OVERLAP = 0.2
 
 
@@ -120,18 +118,11 @@ def _look(checker: Checker, frame: Frame, walk: _Walk, marks: FrameReader) -> No
     if logits and max(logits) > walk.doubt:
         walk.doubt, walk.doubtful = max(logits), rgb
     walk.size = (rgb.shape[0], rgb.shape[1])
-    walk.seen.append(_Seen(frame.time_s, _colours(rgb), mark, found.faces, found.band))
+    walk.seen.append(_Seen(frame.time_s, colours_of(rgb), mark, found.faces, found.band))
 
 
 def _gates(rgb: UInt8Array) -> PictureGates:
     return gates.judge_picture(rgb)
-
-
-def _colours(rgb: UInt8Array) -> FloatArray:
-    """Shares of 8 x 8 x 8 colours, float32 [512]."""
-    small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA)
-    counts = cv2.calcHist([small], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3)
-    return np.asarray(counts.ravel() / counts.sum(), np.float32)
 
 
 def _conclude(
@@ -184,8 +175,7 @@ def _point(seen: _Seen, mark: MarkReading) -> FramePoint:
 def _cut(seen: Sequence[_Seen]) -> tuple[Shot, ...]:
     """Number the frames' shots and sum each up; a cut lies where most colours change."""
     for before, after in itertools.pairwise(seen):
-        changed = float(np.abs(before.colours - after.colours).sum()) / 2
-        after.shot = before.shot + (changed > CUT_DISTANCE)
+        after.shot = before.shot + is_cut(before.colours, after.colours)
     shots = []
     for number in range(seen[-1].shot + 1 if seen else 0):
         frames = [each for each in seen if each.shot == number]

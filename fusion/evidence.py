@@ -1,16 +1,19 @@
-"""Reads a picture handed in, and what proves that its people are nobody's; decides nothing and writes nothing."""
+"""Reads a picture or video handed in, and what proves that its people are nobody's; decides and writes nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from fusion.face import UInt8Array
 from fusion.media import LIMITS, Limits, read_picture
 from provenance import claim, consent, signing
 from provenance.declarations import find_declaration
-from provenance.hashes import content_sha256
+from provenance.hashes import content_sha256, perceptual_hash, video_content_sha256
 from provenance.home import Home
 from provenance.records import FolderEvidence, ManifestEvidence
+
+VIDEO_MIME = "video/mp4"
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,38 @@ class Input:
     def read(cls, data: bytes, home: Home, limits: Limits = LIMITS) -> Input:
         picture = read_picture(data, limits)
         mime = picture.format.mime
-        return cls(data, picture.rgb, mime, _synthetic_evidence(data, mime, home))
+        evidence = _synthetic_evidence(content_sha256(data), data, mime, home)
+        return cls(data, picture.rgb, mime, evidence)
+
+    @property
+    def perceptual_hash(self) -> str:
+        """What the ledger keeps of the picture's look."""
+        return perceptual_hash(self.rgb)
 
 
-def _synthetic_evidence(data: bytes, mime: str, home: Home) -> ManifestEvidence | FolderEvidence | None:
+@dataclass(frozen=True, eq=False)
+class VideoInput:
+    """A video handed in: an open file that nobody else can change, and what proves that its people are nobody's.
+
+    perceptual_hash  of its first frame
+    """
+
+    data: BinaryIO
+    mime: str
+    evidence: ManifestEvidence | FolderEvidence | None
+    perceptual_hash: str
+
+    @classmethod
+    def read(cls, file: BinaryIO, first: UInt8Array, home: Home) -> VideoInput:
+        """`first` is its first frame, uint8 [H, W, 3]."""
+        evidence = _synthetic_evidence(video_content_sha256(file), file, VIDEO_MIME, home)
+        return cls(file, VIDEO_MIME, evidence, perceptual_hash(first))
+
+
+def _synthetic_evidence(
+    content: str, data: bytes | BinaryIO, mime: str, home: Home
+) -> ManifestEvidence | FolderEvidence | None:
     """What says that the people of a file are nobody's: its manifest, or a folder declared by the operator."""
-    content = content_sha256(data)
     declaration = find_declaration(home, content)
     if declaration is not None:
         return FolderEvidence.make(kind="folder", content_sha256=content, declaration_id=declaration)

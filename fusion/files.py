@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,8 +52,10 @@ def open_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
         yield file
 
 
-def write_file_atomically(path: Path, data: bytes, *, inputs: Iterable[Path] = ()) -> None:
+def write_file_atomically(path: Path, data: bytes | BinaryIO, *, inputs: Iterable[Path] = ()) -> None:
     """Put `data` at `path` whole or not at all: a new file beside it, synced, then renamed over it.
+
+    An open file is copied from its beginning, piece by piece.
 
     `inputs` are files that may not be overwritten (UsageError). StoreError `store.*` when the disk is full,
     the folder missing or closed to us, …; then nothing of the new file stays and an old one is untouched. A
@@ -71,6 +74,37 @@ def write_file_atomically(path: Path, data: bytes, *, inputs: Iterable[Path] = (
         sync_folder(path.parent)
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def nameless_files(folder: Path, count: int) -> Iterator[tuple[BinaryIO, ...]]:
+    """One new, empty file in `folder`, open `count` times, each with a place of its own, for reading and writing.
+
+    It has no name any more: nobody else can open it, and it is gone when this ends, or the process does, however.
+    StoreError `store.*` where it cannot be made.
+    """
+    path = folder / f".{secrets.token_hex(8)}.part"
+    with ExitStack() as stack:
+        try:
+            first = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            files = [stack.enter_context(os.fdopen(first, "w+b"))]
+            try:
+                files += [stack.enter_context(open(path, "r+b")) for _ in range(count - 1)]
+            finally:
+                os.unlink(path)
+        except (OSError, ValueError) as error:
+            raise _cannot_write(path, error) from error
+        yield tuple(files)
+
+
+def copy_into(file: BinaryIO, source: BinaryIO) -> None:
+    """Copy an open file whole into another; StoreError where the disk is full."""
+    source.seek(0)
+    try:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+    except OSError as error:
+        raise _cannot_write(Path("a working file"), error) from error
 
 
 def _check_readable(path: Path, found: os.stat_result, max_bytes: int) -> None:
@@ -134,10 +168,14 @@ def _is_missing(folder: Path) -> bool:
         return False
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes | BinaryIO) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with os.fdopen(handle, "wb") as file:
-        file.write(data)
+        if isinstance(data, bytes):
+            file.write(data)
+        else:
+            data.seek(0)
+            shutil.copyfileobj(data, file, 1 << 20)
         file.flush()
         os.fsync(handle)
 

@@ -121,6 +121,12 @@ def format_of_output(path: Path) -> Format:
     """The format that an output's name asks for: .jpg, .jpeg, .png or .webp, else UsageError."""
     if (kind := _SUFFIXES.get(path.suffix.lower())) is not None:
         return kind
+    if path.suffix.lower() == ".mp4":
+        raise UsageError(
+            "usage.output_format",
+            f"{path.name} names a video, and a picture is to be written.",
+            "End the output's name in .jpg, .png or .webp, or name a video as the target.",
+        )
     raise UsageError(
         "usage.output_format",
         f"{path.name} does not say which format to write.",

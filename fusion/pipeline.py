@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from sqlalchemy.engine import Connection
 
-from fusion.evidence import Input
+from fusion.evidence import Input, VideoInput
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.files import make_folder
 from fusion.media import LIMITS, Limits
@@ -82,8 +82,8 @@ def prepare(
         source_faces = [only_face(perception.analyse(source.rgb)) for source in sources]
         pairs = pair_up(request, len(sources), target_faces)
     used = sorted({source for source, _ in pairs})
-    claims = [_claim("source", source_faces[i], sources[i]) for i in used]
-    claims += [_claim("target", face, target) for face in target_faces]
+    claims = [claim_of("source", source_faces[i], sources[i]) for i in used]
+    claims += [claim_of("target", face, target) for face in target_faces]
     question = ConsentRequest.make(
         purpose=request.purpose,
         use=request.use,
@@ -298,7 +298,8 @@ def _grid(pictures: list[UInt8Array], columns: int, tile_px: int) -> UInt8Array:
     return np.asarray(np.vstack(rows), np.uint8)
 
 
-def _claim(role: Role, face: Face, picture: Input) -> FaceClaim:
+def claim_of(role: Role, face: Face, picture: Input | VideoInput) -> FaceClaim:
+    """What is said of one face to consent; nothing of it is believed there."""
     return FaceClaim.make(
         role=role, embedding=face.embedding, grant_id=None, synthetic_evidence=picture.evidence
     )

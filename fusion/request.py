@@ -13,7 +13,7 @@ class FuseRequest:
     """What is asked of one fusion.
 
     sources    bytes of pictures that give identities, one face each
-    target     bytes of the picture that is altered
+    target     bytes of the picture that is altered; empty where a video's path is handed over beside the request
     purpose    what it is made for; every grant must list it
     use        internal, publish or dataset
     grant_ids  grants of the people involved; faces that belong to nobody need none
@@ -21,7 +21,8 @@ class FuseRequest:
     engine     key of fusion.swap.ENGINES; None: the preset's
     detail     False leaves the detail branch out
     eyes       False leaves the eye branch out
-    face       which face of the target: "largest", "all", or its number from the left
+    face       which face of the target: "largest", "all", or its number from the left (of a video: which person, in
+               the order of their first frames)
     mapping    "SOURCE=FACE" pairs, both counted from 0; overrides `face`
     label      draw the visible label "AI生成 / AI GENERATED" into the result
     """

@@ -6,7 +6,7 @@ Nothing here can be switched off. A step that fails raises, and what was compute
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy.engine import Connection
 
-from fusion.evidence import Input
+from fusion.evidence import Input, VideoInput
 from fusion.face import FloatArray, UInt8Array
 from fusion.media import encode_picture, format_of_output, write_file_atomically
 from fusion.stopwatch import Stopwatch
@@ -93,7 +93,7 @@ class Job:
     decision: Decision | None = None
     accepted_index: int | None = None
     purpose: str = "sample"
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[Input | VideoInput, ...] = ()
     label: bool = False
 
 
@@ -126,18 +126,16 @@ def seal_and_release(rgb: UInt8Array, job: Job, home: Home, output: Output) -> S
 
 
 def _sign(encoded: bytes, mime: str, asset_id: str, job: Job, home: Home) -> bytes:
-    production = claim.Production(__version__, job.engine, datetime.now(UTC), job.models)
-    manifest, source_type = _manifest(asset_id, mime, production, job, home)
+    manifest, source_type = manifest_of(asset_id, mime, job, home)
     with_xmp = xmp.embed_xmp(encoded, mime, claim.xmp_packet(asset_id, source_type, home.organisation))
     return signing.sign(
-        with_xmp, mime, manifest, home.keys, _ingredients(job), timestamp_url=home.timestamp_url
+        with_xmp, mime, manifest, home.keys, ingredients_of(job), timestamp_url=home.timestamp_url
     )
 
 
-def _manifest(
-    asset_id: str, mime: str, production: claim.Production, job: Job, home: Home
-) -> tuple[claim.Manifest, str]:
+def manifest_of(asset_id: str, mime: str, job: Job, home: Home) -> tuple[claim.Manifest, str]:
     """The manifest for this kind of job, and the digital source type that it declares."""
+    production = claim.Production(__version__, job.engine, datetime.now(UTC), job.models)
     if job.decision is None:
         ground = claim.ConsentRecord(job.purpose, "any", "still", evidence=("portrait model: nobody",))
         if job.what == "sheet":
@@ -164,7 +162,7 @@ def _manifest(
     return manifest, claim.SWAP_SOURCE_TYPE
 
 
-def _ingredients(job: Job) -> list[claim.Ingredient]:
+def ingredients_of(job: Job) -> list[claim.Ingredient]:
     """A target is the parent, its sources are components; all pictures of a sheet are components."""
     has_parent = job.what != "sheet"
     return [
@@ -174,17 +172,25 @@ def _ingredients(job: Job) -> list[claim.Ingredient]:
 
 
 def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: Job, home: Home) -> dict[str, Any]:
+    hashes = {
+        "content_sha256": content_sha256(signed),
+        "file_sha256": sha256_hex(signed),
+        "perceptual_hash": perceptual_hash(marked),
+    }
+    return entry_of(asset_id, hashes, job, home)
+
+
+def entry_of(asset_id: str, hashes: Mapping[str, Any], job: Job, home: Home) -> dict[str, Any]:
+    """What the ledger keeps of an output."""
     entry: dict[str, Any] = {
         "kind": "output_recorded",
         "what": job.what,
         "asset_id": asset_id,
-        "content_sha256": content_sha256(signed),
-        "file_sha256": sha256_hex(signed),
-        "perceptual_hash": perceptual_hash(marked),
+        **hashes,
         "label": job.label,
         "engine": job.engine,
         "models": job.models,
-        "inputs": [perceptual_hash(item.rgb) for item in job.inputs],
+        "inputs": [item.perceptual_hash for item in job.inputs],
         consent.NOBODIES_FIELD: job.decision is None or job.decision.all_synthetic,
     }
     if job.decision is not None:
@@ -196,7 +202,7 @@ def _entry(signed: bytes, marked: UInt8Array, asset_id: str, job: Job, home: Hom
 def _record(signed: bytes, entry: dict[str, Any], job: Job, home: Home, output: Output) -> Sealed:
     store = c2pa_store(split_parts(signed))
     output.release.keep(signed)
-    with _recording(job, home) as conn:
+    with recording(job, home) as conn:
         receipt = record_output(home.ledger, entry, store, conn)
         details = {**output.details, "models": job.models, "timings_ms": output.watch.timings_ms}
         sealed = Sealed(output.release.path, entry["asset_id"], entry["content_sha256"], receipt, details)
@@ -205,7 +211,7 @@ def _record(signed: bytes, entry: dict[str, Any], job: Job, home: Home, output: 
 
 
 @contextmanager
-def _recording(job: Job, home: Home) -> Iterator[Connection]:
+def recording(job: Job, home: Home) -> Iterator[Connection]:
     """The transaction of an output's record; consent is judged again in it, for a grant may be revoked by now."""
     if job.decision is None:
         with home.database.write() as conn:

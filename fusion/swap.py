@@ -161,24 +161,39 @@ def swap_faces(
     `swap.no_landmarks`, `swap.face_twice` (one target face assigned twice) and those of the
     engine; WeightsError where an engine's network is not there.
     """
+    _check_targets([target for _, _, target in assignments])
+    require_engine(engine or find_preset(preset).engine)
+    altered = np.array(target_rgb, np.uint8)
+    for assignment in assignments:
+        altered = swap_face(altered, assignment, engine, options, preset=preset, detail=detail, eyes=eyes).rgb
+    return altered
+
+
+def swap_face(
+    target_rgb: UInt8Array,
+    assignment: Assignment,
+    engine: str | None = None,
+    options: WarpOptions | None = None,
+    *,
+    preset: str = DEFAULT_PRESET,
+    detail: bool = True,
+    eyes: bool = True,
+) -> WarpResult:
+    """`swap_faces` of one face: the altered picture with the share and place of what was altered."""
+    source_rgb, source, target = assignment
     chosen = find_preset(preset)
     engine, options = engine or chosen.engine, options or chosen.warp
     require_engine(engine)
-    _check_targets([target for _, _, target in assignments])
-    altered = np.array(target_rgb, np.uint8)
-    for source_rgb, source, target in assignments:
-        result = ENGINES[engine](
-            altered, _points(target), source_rgb, _points(source), options, identity=source.embedding
-        )
-        finished = finish(
-            altered,
-            _points(target),
-            result,
-            chosen.detail if detail else None,
-            chosen.eyes if eyes and not keeps_eyes(engine, options) else None,
-        )
-        altered = finished.rgb
-    return altered
+    result = ENGINES[engine](
+        target_rgb, _points(target), source_rgb, _points(source), options, identity=source.embedding
+    )
+    return finish(
+        target_rgb,
+        _points(target),
+        result,
+        chosen.detail if detail else None,
+        chosen.eyes if eyes and not keeps_eyes(engine, options) else None,
+    )
 
 
 def finish(

@@ -24,10 +24,19 @@ import numpy.typing as npt
 from fusion.decode_child import OUT_OF_MEMORY, child_environment, death_of, restrict
 from fusion.files import open_file
 from fusion.formats import damaged
-from fusion.video_boxes import VIDEO_LIMITS, VideoHeader, VideoLimits, is_video, read_video_header
+from fusion.video_boxes import SKIPPED, VIDEO_LIMITS, VideoHeader, VideoLimits, is_video, read_video_header
 from provenance.errors import MediaError
 
-__all__ = ["VIDEO_LIMITS", "Frame", "VideoInfo", "VideoLimits", "is_video", "open_video", "sample_times"]
+__all__ = [
+    "VIDEO_LIMITS",
+    "Frame",
+    "Video",
+    "VideoInfo",
+    "VideoLimits",
+    "is_video",
+    "open_video",
+    "sample_times",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +97,11 @@ class Video:
                 return
             height, width = int(answer["height"]), int(answer["width"])
             yield Frame(self._talk.pixels(height, width), float(answer["time_s"]), bool(answer["is_key"]))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was missing or skipped so far."""
+        return not self.info.missing_bytes and SKIPPED not in self.notes
 
     def close(self) -> None:
         """End the decoding process."""

@@ -17,6 +17,8 @@ CODECS = {
     "avc1": "H.264", "avc3": "H.264", "hvc1": "H.265", "hev1": "H.265", "av01": "AV1", "vp09": "VP9", "mp4v": "MPEG-4",
 }  # fmt: skip
 """Sample descriptions that are accepted, and what people call them."""
+SKIPPED = "damaged pieces of the video were skipped"
+"""What is noted of a video that could be decoded in part."""
 _FOLDERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 
 

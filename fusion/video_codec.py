@@ -6,20 +6,23 @@ into the child process of `fusion.video`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from fusion.formats import undecodable
-from provenance.errors import StoreError
+from fusion.video_boxes import SKIPPED
+from provenance.errors import MediaError, StoreError
 
 _TICKS = 90_000  # of a second: the clock of what is written
 _UNSPECIFIED = 2  # ISO/IEC 23091-2, matrix coefficients
@@ -27,6 +30,25 @@ _HDR = (16, 18)  # transfer characteristics PQ and HLG
 _SAME_TIME_S = 1e-4
 _MAX_BAD_PACKETS = 500
 _VARIES = 0.1  # of the median interval between frames
+_ROOM_BYTES, _ROOM_A_SAMPLE = 1 << 16, 48  # of an index: tracks and keys, tables of times, sizes, places
+
+
+@dataclass(frozen=True)
+class Coding:
+    """An encoder by FFmpeg's name, its usual constant rate factor and its settings."""
+
+    encoder: str
+    crf: int
+    options: Mapping[str, str]
+
+
+CODECS: Final[Mapping[str, Coding]] = {
+    "vp9": Coding("libvpx-vp9", 22, {"b": "0", "deadline": "realtime", "cpu-used": "6", "g": "250"}),
+    "h264": Coding("libx264", 18, {"preset": "medium"}),
+}
+"""vp9 (libvpx, BSD) is what leaves the house; h264 (libx264, GPL) is for measuring what others do to a video."""
+SOUNDS: Final = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac", "vorbis"})
+"""Codings of sound that an MP4 carries (FFmpeg's names)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +116,7 @@ class VideoReader:
             count += 1
             yield frame
         if self._bad_packets:
-            self._note_once("damaged pieces of the video were skipped")
+            self._note_once(SKIPPED)
         if not count:
             raise undecodable("not one frame")
 
@@ -177,36 +199,56 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes an H.264 MP4 (BT.709, 4:2:0), frame by frame; sound is copied from another file, not coded anew.
+    """Writes an MP4 (BT.709, 4:2:0), frame by frame; sound is copied from another file, not coded anew.
 
     A context manager: leaving it by an exception leaves a file that must be thrown away. Does not mark, sign or record:
-    `fusion.pipeline` alone may call it for what leaves the house.
+    `fusion.pipeline_video` alone may call it for what leaves the house. `out` is a path, or a file open for writing and
+    seeking. `codec` is a key of CODECS; `crf` its constant rate factor. `metadata` becomes keys of the file. With
+    `room_for` (frames) the index is put before the samples, in room kept for it.
     """
 
     def __init__(
-        self, path: Path, width: int, height: int, *, crf: int = 18, sound_from: Path | None = None
+        self,
+        out: Path | IO[bytes],
+        width: int,
+        height: int,
+        *,
+        codec: str = "h264",
+        crf: int | None = None,
+        sound_from: Path | IO[bytes] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        room_for: int | None = None,
     ) -> None:
         if width % 2 or height % 2:
-            raise ValueError(f"H.264 4:2:0 needs even sides, not {width} x {height}")
+            raise ValueError(f"4:2:0 needs even sides, not {width} x {height}")
+        self._sound = _Sound(sound_from) if sound_from is not None else None
+        options = {"movflags": "+use_metadata_tags" if room_for else "+faststart+use_metadata_tags"}
+        if room_for:
+            room = _ROOM_BYTES + _ROOM_A_SAMPLE * (room_for + (self._sound.num_packets if self._sound else 0))
+            options["moov_size"] = str(room)
+        name = str(out) if isinstance(out, Path) else out
         try:
-            self._out = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+            self._out = av.open(name, "w", format="mp4", options=options)
         except (av.FFmpegError, OSError) as error:
-            raise StoreError(
-                "store.write_failed", f"{path} cannot be written: {error}.", "Check the disk."
-            ) from error
-        stream: Any = self._out.add_stream("libx264", rate=_TICKS)
+            raise _unwritable(out, error) from error
+        self._name = out
+        self._out.metadata.update(metadata or {})
+        self._stream = self._add_stream(CODECS[codec], width, height, crf)
+        if self._sound is not None:
+            self._sound.join(self._out)
+
+    def _add_stream(self, coding: Coding, width: int, height: int, crf: int | None) -> Any:
+        stream: Any = self._out.add_stream(coding.encoder, rate=_TICKS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS)
         stream.codec_context.thread_count = 1
         stream.codec_context.colorspace, stream.codec_context.color_primaries = 1, 1
         stream.codec_context.color_trc, stream.codec_context.color_range = 1, 1
-        stream.options = {"crf": str(crf), "preset": "medium"}
-        self._stream = stream
-        self._sound: Any = av.open(str(sound_from), "r", format="mov") if sound_from else None
-        self._copies = self._add_sound() if self._sound else {}
+        stream.options = {"crf": str(coding.crf if crf is None else crf), **coding.options}
+        return stream
 
     def write(self, rgb: npt.NDArray[np.uint8], time_s: float) -> None:
-        """Append a frame uint8 [H, W, 3], shown from `time_s` on; times must ascend."""
+        """Append a frame uint8 [H, W, 3], shown from `time_s` on; times must ascend. StoreError on a full disk."""
         frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         frame = frame.reformat(
             format="yuv420p",
@@ -216,8 +258,16 @@ class VideoWriter:
             threads=1,
         )
         frame.pts, frame.time_base = round(time_s * _TICKS), Fraction(1, _TICKS)
-        for packet in self._stream.encode(frame):
-            self._out.mux(packet)
+        self._put(frame)
+        if self._sound is not None:
+            self._sound.copy_until(time_s, self._out)
+
+    def _put(self, frame: Any) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                self._out.mux(packet)
+        except (av.FFmpegError, OSError) as error:
+            raise _unwritable(self._name, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -227,21 +277,86 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None:
-                for packet in self._stream.encode(None):
-                    self._out.mux(packet)
-                self._copy_sound()
+                self._put(None)
+                if self._sound is not None:
+                    self._sound.copy_until(math.inf, self._out)
+            self._close(kind is None)
         finally:
-            self._out.close()
-            if self._sound:
+            if self._sound is not None:
                 self._sound.close()
 
-    def _add_sound(self) -> dict[int, Any]:
-        return {each.index: self._out.add_stream_from_template(each) for each in self._sound.streams.audio}
+    def _close(self, is_whole: bool) -> None:
+        """Write the index; of a file that is thrown away anyway no error is told."""
+        try:
+            self._out.close()
+        except (av.FFmpegError, OSError) as failed:
+            if is_whole:
+                raise _unwritable(self._name, failed) from failed
 
-    def _copy_sound(self) -> None:
-        if not self._copies:
-            return
-        for packet in self._sound.demux(*self._sound.streams.audio):
-            if packet.dts is not None:
-                packet.stream = self._copies[packet.stream.index]
-                self._out.mux(packet)
+
+def check_sound(source: IO[bytes]) -> None:
+    """MediaError `media.sound` where the sound of an open file cannot be copied into an MP4."""
+    _Sound(source).close()
+
+
+class _Sound:
+    """The audio tracks of a file, copied packet by packet in step with the pictures."""
+
+    def __init__(self, source: Path | IO[bytes]) -> None:
+        if not isinstance(source, Path):
+            source.seek(0)
+        name = str(source) if isinstance(source, Path) else source
+        self._in: Any = av.open(name, "r", format="mov", options={"protocol_whitelist": "file"})
+        tracks: Any = self._in.streams.audio
+        self.num_packets = sum(len(each.index_entries) for each in tracks)
+        strange = [each.codec_context.name for each in tracks if each.codec_context.name not in SOUNDS]
+        if strange:
+            self._in.close()
+            raise MediaError(
+                "media.sound",
+                f"The video's sound is coded as {strange[0]}, which an MP4 cannot carry.",
+                "Convert the sound to AAC, or leave it out.",
+            )
+        videos: Any = self._in.streams.video
+        starts = [float(each.start_time * each.time_base) for each in videos if each.start_time]
+        self._start_s = min(starts, default=0.0)
+        self._copies: dict[int, Any] = {}
+        self._packets = self._in.demux(*tracks) if tracks else iter(())
+        self._next: Any = None
+
+    def join(self, out: Any) -> None:
+        """Give the output a track for each of these."""
+        self._copies = {each.index: out.add_stream_from_template(each) for each in self._in.streams.audio}
+
+    def copy_until(self, time_s: float, out: Any) -> None:
+        """Copy what sounds until `time_s` of the video."""
+        while True:
+            packet: Any = self._next if self._next is not None else next(self._packets, None)
+            self._next = None
+            if packet is None:
+                return
+            if packet.dts is None:
+                continue
+            base = float(packet.time_base)
+            if packet.dts * base - self._start_s > time_s:
+                self._next = packet
+                return
+            shift = round(self._start_s / base)
+            packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+            packet.stream = self._copies[packet.stream.index]
+            try:
+                out.mux(packet)
+            except (av.FFmpegError, OSError) as error:
+                raise _unwritable(Path("the video"), error) from error
+
+    def close(self) -> None:
+        self._in.close()
+
+
+def _unwritable(out: object, error: Exception) -> StoreError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            "store.disk_full", "No room is left to write a video.", "Free some space and retry."
+        )
+    name = str(out) if isinstance(out, Path) else "The video"
+    return StoreError("store.write_failed", f"{name} cannot be written: {error}.", "Check the disk.")

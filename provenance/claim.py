@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from xml.sax.saxutils import quoteattr
 
 from provenance.errors import InputError
@@ -62,11 +62,13 @@ Manifest = dict[str, Any]
 class Ingredient:
     """An input of the picture: its original bytes, read for its own manifest store and not kept.
 
+    Those of a video are a file open for reading: it may be too large to hold.
+
     One target ("parentOf") at most; sources ("componentOf") in the order of `manifest_for_swap`'s count.
     Readers are shown `title`: a neutral word (default: "target", "source"), never a file name (InputError).
     """
 
-    data: bytes = field(repr=False)
+    data: bytes | BinaryIO = field(repr=False)
     mime: str
     relationship: Relationship
     title: str = ""
@@ -194,17 +196,7 @@ def xmp_packet(asset_id: str, source_type: str, producer: str) -> bytes:
 
     `source_type` is SWAP_SOURCE_TYPE or SAMPLE_SOURCE_TYPE, as in the manifest; `producer` the organisation.
     """
-    _check_asset_id(asset_id)
-    aigc = {
-        "Label": "1",
-        "ContentProducer": producer,
-        "ProduceID": asset_id,
-        "ReservedCode1": "",
-        "ContentPropagator": "",
-        "PropagateID": "",
-        "ReservedCode2": "",
-    }
-    text = json.dumps(aigc, ensure_ascii=False, separators=(",", ":"))
+    text = aigc_label(asset_id, producer)
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -217,6 +209,21 @@ def xmp_packet(asset_id: str, source_type: str, producer: str) -> bytes:
         "</rdf:RDF></x:xmpmeta>"
         '<?xpacket end="r"?>'
     ).encode()
+
+
+def aigc_label(asset_id: str, producer: str) -> str:
+    """The implicit label of GB 45438-2025 as JSON: in a picture's XMP, in an MP4 also under the key AIGC."""
+    _check_asset_id(asset_id)
+    aigc = {
+        "Label": "1",
+        "ContentProducer": producer,
+        "ProduceID": asset_id,
+        "ReservedCode1": "",
+        "ContentPropagator": "",
+        "PropagateID": "",
+        "ReservedCode2": "",
+    }
+    return json.dumps(aigc, ensure_ascii=False, separators=(",", ":"))
 
 
 def _manifest(

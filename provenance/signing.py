@@ -49,6 +49,7 @@ __all__ = [
     "read_manifest",
     "read_store",
     "sign",
+    "sign_stream",
 ]
 
 State = Literal["valid", "tampered", "untrusted", "none"]
@@ -109,6 +110,22 @@ def sign(
     authority: the only thing here that would use a network. SignatureError if the claim cannot be made, or if
     the result does not read as valid and ours.
     """
+    signed = io.BytesIO()
+    sign_stream(io.BytesIO(data), signed, mime, manifest, keys, ingredients, timestamp_url=timestamp_url)
+    return signed.getvalue()
+
+
+def sign_stream(
+    unsigned: BinaryIO,
+    signed: BinaryIO,
+    mime: str,
+    manifest: Manifest,
+    keys: SigningKeys,
+    ingredients: Sequence[Ingredient] = (),
+    *,
+    timestamp_url: str | None = None,
+) -> None:
+    """`sign` from one open file into another, which is empty and open for reading and writing."""
     try:
         with c2pa.Context.from_dict(_settings(keys.trust)) as context:
             inputs, labels = _admit(ingredients, context)
@@ -117,18 +134,17 @@ def sign(
                 c2pa.Builder(definition, context=context) as builder,
                 _signer(keys, timestamp_url) as signer,
             ):
-                result = _build(builder, signer, data, mime, inputs)
+                _build(builder, signer, unsigned, signed, mime, inputs)
     except c2pa.C2paError as error:
         cause = f"The manifest could not be signed into the file: {error}."
         raise SignatureError(
             "signature.failed", cause, "Run `facsimile doctor`; nothing was released."
         ) from error
-    reading = read_manifest(result, mime, keys.trust)
+    reading = read_manifest(signed, mime, keys.trust)
     if reading.state != "valid" or not reading.ours:
         cause = f"The signed file reads as {reading.state} ({', '.join(reading.codes)})."
         next_step = "Run `facsimile doctor`: the signing certificate may have expired or been revoked."
         raise SignatureError("signature.not_ours", cause, next_step)
-    return result
 
 
 def read_manifest(data: bytes | BinaryIO, mime: str, trust: Trust) -> ManifestReading:
@@ -137,6 +153,7 @@ def read_manifest(data: bytes | BinaryIO, mime: str, trust: Trust) -> ManifestRe
     `data` is the file whole, or open for reading where it is too large to hold.
     """
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    stream.seek(0)
     try:
         with (
             c2pa.Context.from_dict(_settings(trust)) as context,
@@ -197,13 +214,25 @@ def _signer(keys: SigningKeys, timestamp_url: str | None) -> c2pa.Signer:
 
 
 def _build(
-    builder: c2pa.Builder, signer: c2pa.Signer, data: bytes, mime: str, ingredients: Sequence[Ingredient]
-) -> bytes:
+    builder: c2pa.Builder,
+    signer: c2pa.Signer,
+    unsigned: BinaryIO,
+    signed: BinaryIO,
+    mime: str,
+    ingredients: Sequence[Ingredient],
+) -> None:
     for definition, ingredient in _named(ingredients):
-        builder.add_ingredient(definition, ingredient.mime, io.BytesIO(ingredient.data))
-    signed = io.BytesIO()
-    builder.sign(signer, mime, io.BytesIO(data), signed)
-    return signed.getvalue()
+        builder.add_ingredient(definition, ingredient.mime, _opened(ingredient))
+    unsigned.seek(0)
+    builder.sign(signer, mime, unsigned, signed)
+
+
+def _opened(ingredient: Ingredient) -> BinaryIO:
+    """An ingredient's bytes from their beginning."""
+    if isinstance(ingredient.data, bytes):
+        return io.BytesIO(ingredient.data)
+    ingredient.data.seek(0)
+    return ingredient.data
 
 
 def _admit(
@@ -217,16 +246,26 @@ def _admit(
     labels: dict[str, list[str]] = {}
     for each in ingredients:
         try:
-            with c2pa.Reader(each.mime, io.BytesIO(each.data), context=context) as reader:
+            with c2pa.Reader(each.mime, _opened(each), context=context) as reader:
                 manifests = json.loads(reader.detailed_json())["manifests"]
             labels |= {label: list(content["assertion_store"]) for label, content in manifests.items()}
             admitted.append(each)
         except c2pa.C2paError.ManifestNotFound:
             admitted.append(each)
         except (c2pa.C2paError, ValueError, LookupError, RecursionError):
-            bare = join_parts(without_c2pa_store(split_parts(each.data)))
-            admitted.append(replace(each, data=bare))
+            admitted.append(_without_store(each))
     return admitted, labels
+
+
+def _without_store(ingredient: Ingredient) -> Ingredient:
+    """The same input bare; SignatureError for a video, whose copy would have to be rewritten."""
+    if isinstance(ingredient.data, bytes):
+        return replace(ingredient, data=join_parts(without_c2pa_store(split_parts(ingredient.data))))
+    raise SignatureError(
+        "signature.unreadable_input",
+        "The manifest inside a video that was handed in cannot be decoded, so the result cannot name its origin.",
+        "Copy the video's tracks into a new file, without other boxes, and retry.",
+    )
 
 
 def _settings(trust: Trust) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -48,6 +49,27 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     for row in rows:
         drawn.add_row(*(Text(str(cell)) for cell in row))
     Console().print(drawn)
+
+
+@contextmanager
+def frame_progress() -> Iterator[Callable[[str], None]]:
+    """How many frames were looked at and made, on stderr where that is a terminal; call it with each stage begun."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks = {
+            stage: bars.add_task(told, total=None)
+            for stage, told in (("perceive", "looked at"), ("encode", "made"))
+        }
+
+        def enter(stage: str) -> None:
+            if stage in tasks:
+                bars.advance(tasks[stage])
+
+        yield enter
 
 
 def error_payload(error: FacsimileError) -> dict[str, Any]:

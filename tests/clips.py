@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,27 @@ def corners(index: int, width: int = 160, height: int = 96) -> UInt8Array:
     rgb[: height // 2, : width // 2] = (255, 0, 0)
     rgb[height // 2 :, width // 2 :] = (0, 0, 255)
     return rgb
+
+
+def filmed(rgb: UInt8Array, number: int, width: int = 320, height: int = 256) -> UInt8Array:
+    """Frame `number` of a portrait of 512 px before a hand-held camera, with its sensor's noise."""
+    along = number / 4
+    matrix = cv2.getRotationMatrix2D((256, 256), 5 * np.sin(along), 0.85 * height / 512)
+    matrix[:, 2] += np.array([width, height]) / 2 - 256 + [6 * np.sin(along / 2), 3 * np.cos(along)]
+    frame = cv2.warpAffine(
+        rgb, matrix, (width, height), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+    )
+    noise = np.random.default_rng(number).normal(0, 1.5, frame.shape)
+    return np.asarray((frame + noise).clip(0, 255), np.uint8)
+
+
+def hills(number: int, width: int = 320, height: int = 256) -> UInt8Array:
+    """Frame `number` of a landscape without anybody."""
+    soft = cv2.GaussianBlur(
+        np.random.default_rng(1).integers(0, 255, (height, width, 3), np.uint8), (0, 0), 12
+    )
+    noise = np.random.default_rng(number).normal(0, 1.5, soft.shape)
+    return np.asarray((0.5 * soft + [10, 20, 60] + noise).clip(0, 255), np.uint8)
 
 
 def clip(

@@ -142,11 +142,13 @@ def declare(
     evidence: Annotated[str, typer.Option(help="How you know.")],
     json_output: Json = False,
 ) -> None:
-    """Record, under your name, that every picture in a folder shows only people who don't exist."""
+    """Record, under your name, that every picture and video in a folder shows only people who don't exist."""
+    from fusion.files import open_file
     from fusion.media import LIMITS, PICTURE_SUFFIXES, read_file
+    from fusion.video import VIDEO_LIMITS
     from provenance.declarations import declare_synthetic
     from provenance.errors import UsageError
-    from provenance.hashes import content_sha256
+    from provenance.hashes import content_sha256, video_content_sha256
 
     if not synthetic:
         raise UsageError(
@@ -156,6 +158,9 @@ def declare(
         raise UsageError("declare.folder", f"{folder} is no folder.", "Name a folder of pictures.")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     hashes = [content_sha256(read_file(path, LIMITS.max_bytes)) for path in files]
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mp4", ".mov")):
+        with open_file(path, VIDEO_LIMITS.max_bytes) as file:
+            hashes.append(video_content_sha256(file))
     with open_home() as home:
         declared = declare_synthetic(home, hashes, evidence)
     if json_output:

@@ -1,0 +1,86 @@
+"""Puts an XMP packet into an MP4 file and finds XMP and the C2PA store in one; reads no sample and no table.
+
+Works on open files: a video is never held whole. Every box is left where it is, so no offset of a sample changes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from provenance.errors import MediaError
+
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specification part 3, 1.3.1
+C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # C2PA 2.x appendix A.5.1
+MAX_BOXES = 200_000
+MAX_STORE_BYTES = 64 << 20
+_HEADER = 8 + 16  # length, type, extended type
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A top-level box: where it begins, where its content begins, and where it ends."""
+
+    kind: bytes
+    at: int
+    start: int
+    end: int
+
+
+def append_xmp(file: BinaryIO, packet: bytes) -> None:
+    """Write `packet` as a box of its own behind the last one of a file open for reading and writing.
+
+    MediaError when the file is cut short, or carries a packet already: there is one per file.
+    """
+    if read_packets(file):
+        raise MediaError("media.xmp", "The video carries an XMP packet already.", "Write it without one.")
+    file.seek(0, 2)
+    file.write(struct.pack(">I4s", _HEADER + len(packet), b"uuid") + XMP_UUID + packet)
+    file.flush()
+
+
+def read_packets(file: BinaryIO) -> tuple[bytes, ...]:
+    """Every XMP packet of an open file, in order; MediaError if it is cut short."""
+    return tuple(body for uuid, body in _extended(file) if uuid == XMP_UUID)
+
+
+def c2pa_store(file: BinaryIO) -> bytes:
+    """The C2PA manifest store of an open file; empty if there is none.
+
+    Version and flags, the purpose ended by a zero, the offset of a Merkle box, the store (C2PA 2.x appendix A.5.1).
+    """
+    for uuid, body in _extended(file):
+        purpose, _, rest = body[4:].partition(b"\0")
+        if uuid == C2PA_UUID and purpose == b"manifest":
+            return rest[8:]
+    return b""
+
+
+def _extended(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Extended type and content of each `uuid` box; one larger than any honest store is passed over."""
+    for box in _boxes(file):
+        if box.kind == b"uuid" and 16 <= box.end - box.start <= MAX_STORE_BYTES:
+            file.seek(box.start)
+            body = file.read(box.end - box.start)
+            yield body[:16], body[16:]
+
+
+def _boxes(file: BinaryIO) -> Iterator[_Box]:
+    """The top-level boxes (ISO/IEC 14496-12, 4.2); MediaError where one ends behind the file."""
+    num_bytes, at = file.seek(0, 2), 0
+    for _ in range(MAX_BOXES):
+        if at + 8 > num_bytes:
+            return
+        file.seek(at)
+        head = file.read(16)
+        size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if size == 1:
+            size, start = int.from_bytes(head[8:16], "big"), 16
+        size = num_bytes - at if size == 0 else size
+        if size < start or at + size > num_bytes:
+            raise MediaError("media.truncated", "The video ends inside a box.", "Fetch the file again.")
+        yield _Box(kind, at, at + start, at + size)
+        at += size
+    raise MediaError("media.parts", f"More than {MAX_BOXES} boxes.", "Save the video again.")
