@@ -28,7 +28,7 @@ from fusion.track import Person, Tracker, Tracks
 from fusion.video import Frame, Video, VideoLimits
 from provenance import consent
 from provenance.consent import Decision
-from provenance.errors import FaceError, MediaError
+from provenance.errors import ConsentError, FaceError, MediaError
 from provenance.home import Home
 from provenance.records import MAX_FACES, ConsentRequest
 
@@ -73,7 +73,11 @@ def fuse_video(
     """
     watch, release = watch or Stopwatch(), VideoRelease(output)
     with prepare_video(request, target, home, perception, watch) as prepared:
-        with watch.stage("consent"), consent.accept(prepared.question, home) as (decision, conn):
+        with (
+            _telling_where(prepared, home),
+            watch.stage("consent"),
+            consent.accept(prepared.question, home) as (decision, conn),
+        ):
             accepted = record_acceptance(decision, home, conn)
         return complete_video(prepared, decision, accepted.index, home, perception, release, watch)
 
@@ -121,6 +125,24 @@ def prepare_video(
                 num_shots=tracker.num_shots,
                 size=(first.shape[0] // 2 * 2, first.shape[1] // 2 * 2),
             )
+
+
+@contextmanager
+def _telling_where(prepared: PreparedVideo, home: Home) -> Iterator[None]:
+    """A refusal with the people it is for, and when each is first seen: in a long video they must be found."""
+    try:
+        yield
+    except ConsentError as error:
+        with home.database.read() as conn:
+            faces = consent.decide(prepared.question, home, conn).faces
+        first = len(faces) - len(prepared.people)
+        seen = [
+            f"person {k} (first seen at {prepared.tracks.times_s[person.chains[0].first]:.2f} s)"
+            for k, person in enumerate(prepared.people)
+            if not faces[first + k].allowed
+        ]
+        told = f"{error.cause} Not covered in the video: {', '.join(seen)}." if seen else error.cause
+        raise ConsentError(error.code, told, error.next_step, error.rules) from error
 
 
 def _look(video: Video, tracker: Tracker, limits: VideoLimits, watch: Stopwatch) -> UInt8Array:

@@ -53,6 +53,7 @@ class Chain:
     face: Face
     largest: Face
     sums: list[FloatArray] = field(default_factory=list)
+    total: FloatArray = field(default_factory=lambda: np.zeros(512, np.float32))
     num_frames: int = 0
 
     def add(self, face: Face, frame: int) -> None:
@@ -60,6 +61,7 @@ class Chain:
         if self.num_frames % PIECE == 0:
             self.sums.append(np.zeros(512, np.float32))
         self.sums[-1] = self.sums[-1] + _embedding(face)
+        self.total = self.total + _embedding(face)
         self.num_frames += 1
         self.face, self.last = face, frame
         if _area(face) > _area(self.largest):
@@ -68,7 +70,7 @@ class Chain:
     @property
     def mean(self) -> FloatArray:
         """Of all frames, float32 [512], unit length."""
-        return _unit(np.sum(self.sums, axis=0))
+        return _unit(self.total)
 
 
 @dataclass(eq=False)
@@ -82,7 +84,7 @@ class Person:
 
     @property
     def mean(self) -> FloatArray:
-        return _unit(np.sum([chain.mean * chain.num_frames for chain in self.chains], axis=0))
+        return _unit(np.sum([chain.total for chain in self.chains], axis=0))
 
     @property
     def embedding(self) -> FloatArray:

@@ -202,7 +202,7 @@ class VideoWriter:
     """Writes an MP4 (BT.709, 4:2:0), frame by frame; sound is copied from another file, not coded anew.
 
     A context manager: leaving it by an exception leaves a file that must be thrown away. Does not mark, sign or record:
-    `fusion.pipeline_video` alone may call it for what leaves the house. `out` is a path, or a file open for writing and
+    `fusion.seal_video` alone may call it for what leaves the house. `out` is a path, or a file open for writing and
     seeking. `codec` is a key of CODECS; `crf` its constant rate factor. `metadata` becomes keys of the file. With
     `room_for` (frames) the index is put before the samples, in room kept for it.
     """

@@ -220,6 +220,8 @@ def test_a_face_that_shows_up_late_without_ground_refuses_all_of_it(
     with pytest.raises(ConsentError) as refusal:
         fuse_video(request_of(studio, grant_ids=(grant,)), path, home, studio.perception, tmp_path / "o.mp4")
     assert refusal.value.rules == ("face.match",)
+    assert "person 1 (first seen at 0.20 s)" in refusal.value.cause
+    assert "person 0" not in refusal.value.cause
     assert [each.name for each in tmp_path.iterdir()] == ["late.mp4"]
     entry = home.ledger.entry(home.ledger.tree_head().size - 1)
     assert entry.kind == "decision_denied"

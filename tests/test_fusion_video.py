@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 import pytest
 from clips import box, clip, corners, with_duration, with_size
 
+from fusion.files import nameless_files
 from fusion.video import VIDEO_LIMITS, Frame, VideoInfo, VideoLimits, is_video, open_video, sample_times
-from fusion.video_codec import VideoWriter
-from provenance.errors import MediaError
+from fusion.video_codec import VideoWriter, check_sound
+from provenance.errors import MediaError, StoreError
 
 FRAMES = [corners(number) for number in range(30)]
 
@@ -227,3 +230,54 @@ def test_the_writer_keeps_times_colours_and_the_very_sound(tmp_path: Path) -> No
 def sound_of(path: Path) -> list[bytes]:
     with av.open(str(path)) as source:
         return [bytes(packet) for packet in source.demux(audio=0) if packet.size]
+
+
+def test_what_leaves_is_vp9_with_its_index_first_and_its_keys(tmp_path: Path) -> None:
+    out = tmp_path / "vp9.mp4"
+    told = {"AIGC": "{}"}
+    with (
+        out.open("w+b") as file,
+        VideoWriter(file, 160, 96, codec="vp9", metadata=told, room_for=6) as writer,
+    ):
+        for number in range(6):
+            writer.write(FRAMES[number], number / 25)
+    info, frames, _ = read(out)
+    assert (info.codec, len(frames)) == ("VP9", 6)
+    assert np.abs(frames[3].rgb[20, 20].astype(int) - (255, 0, 0)).max() <= 6
+    data = out.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    with av.open(str(out)) as opened:
+        assert opened.metadata["AIGC"] == "{}"
+
+
+def write_noise(file: BinaryIO) -> None:
+    with VideoWriter(file, 160, 96, codec="vp9", crf=4, room_for=24) as writer:
+        for number in range(24):
+            noise = np.random.default_rng(number).integers(0, 256, (96, 160, 3), np.uint8)
+            writer.write(noise, number / 25)
+
+
+def test_a_full_disk_is_told_by_the_writer(tmp_path: Path) -> None:
+    """The system lets no file grow beyond 70 kB: the writer hears of it as of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with nameless_files(tmp_path, 1) as (file,):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, hard))
+        try:
+            with pytest.raises(StoreError) as raised:
+                write_noise(file)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.code == "store.disk_full"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sound_that_an_mp4_cannot_carry_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "pcm.mov"
+    with av.open(str(path), "w", format="mov") as out:
+        voice = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        beep = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        beep.sample_rate, beep.pts = 8000, 0
+        out.mux([*voice.encode(beep), *voice.encode(None)])
+    with path.open("rb") as file, pytest.raises(MediaError) as raised:
+        check_sound(file)
+    assert raised.value.code == "media.sound"

@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Measure the suite.", rich_markup_mode=None)
     group.command("fusion")(bench_fusion)
     group.command("fuse")(bench_fuse)
+    group.command("video")(bench_video)
     group.command("mark")(bench_mark)
     group.command("ledger")(bench_ledger)
     group.command("server")(bench_server)
@@ -51,6 +52,30 @@ def bench_fuse(
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_path(Path(folder), presets, 2 if quick else times)
     write_suite("fuse", rows, as_markdown(rows), out, json_output)
+
+
+@report_errors
+def bench_video(
+    out: Out = Path("bench/video"),
+    preset: Annotated[
+        list[str] | None, typer.Option(help="Presets to measure; default: mobile, film.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=4, help="Of the clip, 25 a second.")] = 50,
+    quick: Quick = False,
+    json_output: Json = False,
+) -> None:
+    """Measure the fusion of a drawn 720p clip of nobodies: frames a second, stages, memory, jitter, drift."""
+    import tempfile
+
+    from fusion.swap import find_preset
+    from server.bench_video import measure_video
+
+    presets = preset or ["mobile", "film"]
+    for name in presets:
+        find_preset(name)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure_video(Path(folder), presets, 8 if quick else frames)
+    write_suite("video", rows, as_markdown(rows), out, json_output)
 
 
 @report_errors
