@@ -51,9 +51,7 @@ def fill_outlines(inside: npt.NDArray[np.bool_]) -> FloatArray:
 
 def widen(mask: FloatArray, radius_px: float) -> FloatArray:
     """Grow a mask by a disc."""
-    size = 2 * max(1, round(radius_px)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return np.asarray(cv2.dilate(mask, kernel), np.float32)
+    return np.asarray(cv2.dilate(mask, _disc(radius_px)), np.float32)
 
 
 def feature_mask(points: FloatArray, size: tuple[int, int], width: float) -> FloatArray:
@@ -111,9 +109,7 @@ def occluder_mask(skin: FloatArray, points: FloatArray, hull: FloatArray, width:
     Brows, eyes, lips and the beard's place are never counted. float32 [H, W] in [0, 1].
     """
     size = (hull.shape[0], hull.shape[1])
-    spared = feature_mask(points, size, width)
-    for contour in (BEARD, *SOCKETS):
-        spared = np.maximum(spared, fill_contour(points, contour, size))
+    spared = _spared(points, size, width)
     suspect = np.where(spared > 0.5, 0, (1 - skin) * hull).astype(np.float32)
     seed = (hull > 0.5) & (feather_inside(hull, 0.05 * width) < 0.9)
     found = joined_to((suspect > 0.5) & (hull > 0.5), seed).astype(np.float32) * suspect
@@ -175,6 +171,54 @@ def foreign_mask(
     return np.asarray(np.minimum(soft * np.float32(1.2), 1), np.float32)
 
 
+def thread_mask(
+    rgb: FloatArray, skin: FloatArray, points: FloatArray, hull: FloatArray, width: float
+) -> FloatArray:
+    """Thin dark things that come from the outline and run on where colour says nothing: a frame of glasses between brow
+    and eye, strands over brow and lid. float32 [H, W] in [0, 1]; 0 between the lids and where a beard grows.
+
+    Where an occluder is dark, thin and surely no skin, its colour is learnt; what is alike, thin and joined is it too.
+    Brows alone are never joined, since none reaches the outline. rgb float32 [H, W, 3] in [0, 1], `skin` its
+    skin_likelihood [H, W].
+    """
+    size = (rgb.shape[0], rgb.shape[1])
+    lab = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab), np.float32)
+    inside, nothing = hull > 0.5, np.zeros(size, np.float32)
+    known = cheek_mask(points, size) * hull > 0.5
+    if not known.any():
+        return nothing
+    tone = float(np.median(lab[..., 0][known]))
+    closed = cv2.morphologyEx(lab[..., 0], cv2.MORPH_CLOSE, _disc(0.04 * width))
+    below = closed - lab[..., 0]  # how much darker than both its sides (black hat)
+    spared = _spared(points, size, width) > 0.5
+    deep = feather_inside(hull, 0.05 * width) > 0.9
+    sure = joined_to(~spared & (skin < 0.5) & inside, inside & ~deep) & (below > 0.15 * tone) & deep
+    if sure.sum() < THREAD_AREA * width * width:
+        return nothing
+    colour = np.median(lab[sure], axis=0)
+    spread = np.maximum(1.5 * np.median(np.abs(lab[sure] - colour), axis=0), THREAD_SPREAD)
+    away = np.linalg.norm((lab - colour) / spread, axis=-1)
+    alike = (away < 4) & (below > 0.3 * (tone - colour[0])) & inside
+    for contour in (*EYES, BEARD):
+        alike &= fill_contour(points, contour, size) < 0.5
+    near = cv2.dilate((alike | sure).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    found = (joined_to(near, sure) & (alike | sure)).astype(np.float32)
+    return np.asarray(np.minimum(1.3 * blur(widen(found, 0.014 * width), 0.008 * width), 1), np.float32)
+
+
+def _spared(points: FloatArray, size: tuple[int, int], width: float) -> FloatArray:
+    """Features, beard's place and sockets: not being skin means nothing here."""
+    spared = feature_mask(points, size, width)
+    for contour in (BEARD, *SOCKETS):
+        spared = np.maximum(spared, fill_contour(points, contour, size))
+    return spared
+
+
+def _disc(radius_px: float) -> npt.NDArray[np.uint8]:
+    size = 2 * max(1, round(radius_px)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
+
+
 def joined_to(region: npt.NDArray[np.bool_], seed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The connected parts of a region [H, W] that a seed touches."""
     count, labels = cv2.connectedComponents(region.astype(np.uint8))
@@ -203,6 +247,9 @@ BEARD: Final[tuple[int, ...]] = (
 )
 # Least spread of a face's skin in L, a, b: smaller measured spreads are noise of a smooth picture.
 SKIN_SPREAD: Final[FloatArray] = np.array([6.0, 2.5, 3.0], np.float32)
+# Least spread of a thread's L, a, b, and the least area in squares of the face's width that teaches its colour.
+THREAD_SPREAD: Final[FloatArray] = np.array([5.0, 3.0, 3.0], np.float32)
+THREAD_AREA: Final = 0.003
 # The bare forehead: along the oval from temple to temple, back along the brows.
 FOREHEAD: Final[tuple[int, ...]] = (
     *(21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251),

@@ -21,12 +21,15 @@ from provenance.errors import FaceError
 
 IntArray = npt.NDArray[np.int32]
 
+OUTLINE_REACH = 0.12  # of the face's width
+
 
 @dataclass(frozen=True)
 class WarpOptions:
     """Settings of the engine; lengths are shares of the face's width.
 
     shape_blend     0 keeps the target's head shape, 1 takes the source's
+    outline         share of that at the face's outline, where hair, neck and ground stay the target's
     gain_cap        greatest brightening or darkening of a channel by the match of light
     light_scale     finest light that follows the target (Gaussian sigma)
     rim_scale       the same at the outline, so that no colour step shows there; not below 0.02
@@ -44,6 +47,7 @@ class WarpOptions:
     """
 
     shape_blend: float = 0.7
+    outline: float = 0.6
     gain_cap: float = 2.5
     light_scale: float = 0.25
     rim_scale: float = 0.07
@@ -179,8 +183,9 @@ def plan_geometry(
 ) -> Geometry:
     """Shape blend, region and the two coordinate maps; `size` (height, width) of the target's picture."""
     target_fit, source_fit = fit_head(target_landmarks, shape), fit_head(source_landmarks, shape)
-    points = blend_identity(target_landmarks, target_fit, source_fit, shape, options.shape_blend)
     target_mesh, source_mesh = target_landmarks[: mesh.NUM_MESH, :2], source_landmarks[: mesh.NUM_MESH, :2]
+    points = blend_identity(target_landmarks, target_fit, source_fit, shape, options.shape_blend)
+    points = target_mesh + outline_share(shape, options.outline) * (points - target_mesh)
     ring = mesh.ring_around(target_mesh, max(options.ring, 1.02))
     source_ring = mesh.ring_around(source_mesh, max(options.ring, 1.02))
     new = np.concatenate([points, ring])
@@ -207,6 +212,15 @@ def plan_geometry(
     hull = mask.fill_contour(in_grid, mesh.OVAL, grid)
     from_source, from_mirror = _extend(maps[..., 2:4], raster), _extend(maps[..., 4:6], raster)
     return Geometry(roi, scale, in_grid, from_target, from_source, from_mirror, maps[..., 6], hull)
+
+
+def outline_share(shape: ShapeModel, outline: float) -> FloatArray:
+    """How far each mesh point joins the blend of shapes: `outline` on the oval, 1 from 12 % of the width inwards,
+    float32 [468, 1]."""
+    points = shape.mean[: mesh.NUM_MESH, :2].astype(np.float32)
+    away = np.linalg.norm(points[:, None] - points[list(mesh.OVAL)][None], axis=-1).min(1)
+    inner = mask.smooth_step(np.asarray(away / (OUTLINE_REACH * mesh.face_width(points)), np.float32))
+    return np.asarray(outline + (1 - outline) * inner, np.float32)[:, None]
 
 
 def move_landmarks(geometry: Geometry, target_landmarks: FloatArray) -> FloatArray:
@@ -302,6 +316,7 @@ def plan_look(
         share = share * (1 - mask.occluder_mask(skin, points, geometry.hull, width))
     share = share * (1 - mask.fringe_mask(skin_over, points, geometry.hull, width))
     share = share * (1 - mask.foreign_mask(under, skin_under, points, geometry.hull, width))
+    share = share * (1 - mask.thread_mask(under, skin_under, points, geometry.hull, width))
     holes: list[tuple[int, ...]] = list(mask.EYES) if options.keep_eyes else []
     holes += [mesh.INNER_LIPS] if options.keep_mouth else []
     for contour in holes:

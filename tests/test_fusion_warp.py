@@ -7,7 +7,7 @@ import pytest
 
 from fusion import blend, mesh
 from fusion.pose import load_shape_model
-from fusion.warp import WarpOptions, plan_geometry, plan_look, warp_face
+from fusion.warp import WarpOptions, outline_share, plan_geometry, plan_look, warp_face
 from fusion.warp import _sample as sample
 from fusion.warp import _sample_source as sample_source
 from provenance.errors import FaceError
@@ -196,3 +196,23 @@ def test_the_engine_knows_no_file() -> None:
         text = (root / f"{name}.py").read_text(encoding="utf-8")
         assert "open(" not in text
         assert "imread" not in text
+
+
+def test_the_outline_takes_part_of_the_shape_and_the_features_take_all_of_it() -> None:
+    share = outline_share(load_shape_model(), 0.6)[:, 0]
+    assert np.allclose(share[list(mesh.OVAL)], 0.6, atol=1e-6)
+    assert np.allclose(share[[1, 33, 263, 61, 291, 105, 334]], 1)
+    target, source = landmarks(50, (200, 190), 90), landmarks(51, (200, 190), 90)
+    plans = [
+        plan_geometry((400, 400), target, source, WarpOptions(outline=each), load_shape_model())
+        for each in (1.0, 0.6, 0.0)
+    ]
+    full, part, none = (
+        (plan.points[: mesh.NUM_MESH] + 0.5) / plan.scale - 0.5 + plan.roi_xyxy[:2] - target[:468, :2]
+        for plan in plans
+    )
+    oval = list(mesh.OVAL)
+    assert np.abs(none[oval]).max() < 1e-3
+    assert np.allclose(part[oval], 0.6 * full[oval], atol=1e-3)
+    assert np.abs(full[oval]).max() > 1
+    assert np.allclose(part[[1, 61, 291]], full[[1, 61, 291]], atol=1e-3)
