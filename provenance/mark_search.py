@@ -26,16 +26,15 @@ FINE_TURNS_DEG = np.arange(-7.5, 7.6, 0.5)
 _KEPT, _FINAL, _STAGES = 12, 4, 4
 CANDIDATES = _FINAL + _STAGES * _KEPT  # poses that compete before one is read
 PROMISING = 1e-5
-_COARSE_EDGE = 39.0  # cycles a tile: the coarse grid of shifts is too wide for shorter waves
 # Steps of size and turn, and the carriers (cycles per tile) that are still in phase within such a step.
 _STEPS = ((0.014, 0.75, PILOT_EDGE), (0.007, 0.4, 20.0), (0.0035, 0.2, 30.0), (0.0017, 0.1, 99.0))
 _GRIDS = {
     PILOT_EDGE: 48,
     20.0: 64,
     30.0: 80,
-    _COARSE_EDGE: 80,
     99.0: 96,
 }  # shifts a side, by the reach of carriers
+_SHORT_FROM = 2  # the first step for poses found by all carriers
 _HALVINGS = 3  # of the shift, from the grid's step on
 # Poses the search can end at, for the union bound: every size and turn it starts from, with three ends of size and
 # three of turn for each step, the shifts of the last step's grid halved, mirror.
@@ -261,10 +260,9 @@ _ALL = _grid(SCALES, TURNS_DEG)
 
 
 @functools.lru_cache(maxsize=8)
-def _parts(pattern: Pattern) -> tuple[list[_Part], _Part, Pattern]:
-    """The pilot by the reach of each step, and for the coarse grid by short waves; what is asked for promise."""
-    parts = [_part(pattern, reach) for _, _, reach in _STEPS]
-    return parts, _part(pattern, _COARSE_EDGE), pattern.payload_within(_PROMISE_EDGE)
+def _parts(pattern: Pattern) -> tuple[list[_Part], Pattern]:
+    """The pilot by the reach of each step; what is asked for promise."""
+    return [_part(pattern, reach) for _, _, reach in _STEPS], pattern.payload_within(_PROMISE_EDGE)
 
 
 def find_poses(pattern: Pattern, view: View, promise: Promise) -> Iterator[Pose]:
@@ -275,40 +273,22 @@ def find_poses(pattern: Pattern, view: View, promise: Promise) -> Iterator[Pose]
     finer grid, do not. promise: carriers of bits [P, K] at rough poses → chances [P] of what is seen there; under
     PROMISING the best is improved at once.
     """
-    parts, short, payload = _parts(pattern)
-    spectrum = view.spectrum
-    by_low = [(scale, turn, part) for (scale, turn, _), part in zip(_STEPS, parts, strict=True)]
-    rest = list[tuple[bool, _Found]]()
-    for part, poses in ((parts[0], _STRAIGHT), (short, _STRAIGHT), (short, _IN_PLACE), (parts[0], _ALL)):
-        low = part is not short
-        rough = _finer(part if low else parts[-1], spectrum, _coarse(part, spectrum, poses).poses)
+    parts, payload = _parts(pattern)
+    low, every, spectrum = parts[0], parts[-1], view.spectrum
+    steps = [(scale, turn, part) for (scale, turn, _), part in zip(_STEPS, parts, strict=True)]
+    rest = list[_Found]()
+    for part, poses in ((low, _STRAIGHT), (every, _STRAIGHT), (every, _IN_PLACE), (low, _ALL)):
+        start = 0 if part is low else _SHORT_FROM
+        rough = _finer(part, spectrum, _coarse(part, spectrum, poses).poses)
         chances = promise(payload, _carriers_of(payload, spectrum, rough))
         at = int(np.argmin(chances))
         if chances[at] < PROMISING:
-            yield _improved(by_low if low else by_low[2:], spectrum, rough.at(np.array([at]))).pose(0)
+            yield _improved(steps[start:], spectrum, rough.at(np.array([at]))).pose(0)
             rough = rough.at(np.delete(np.arange(len(rough.scores)), at))
-        rest.append((low, rough))
-    kind = np.concatenate([np.full(len(f.scores), low) for low, f in rest])
-    every = _joined([f for _, f in rest])
-    order = np.argsort(-every.scores, kind="stable")[:_FINAL]
-    improved = {
-        int(number): pose
-        for low, steps in ((True, by_low), (False, by_low[2:]))
-        for number, pose in _improved_of(steps, spectrum, every, order[kind[order] == low])
-    }
-    yield from (improved[int(number)] for number in order)
-
-
-def _improved_of(
-    steps: Sequence[tuple[float, float, _Part]],
-    spectrum: Spectrum,
-    every: _Found,
-    chosen: npt.NDArray[np.int64],
-) -> list[tuple[int, Pose]]:
-    if not len(chosen):
-        return []
-    found = _improved(steps, spectrum, every.at(chosen))
-    return [(int(number), found.pose(i)) for i, number in enumerate(chosen)]
+        rest.append(rough)
+    for start, several in ((_SHORT_FROM, rest[1:3]), (0, [rest[0], *rest[3:]])):
+        best = _improved(steps[start:], spectrum, _joined(several).best(_FINAL // 2))
+        yield from (best.pose(number) for number in range(len(best.scores)))
 
 
 def _carriers_of(pattern: Pattern, spectrum: Spectrum, found: _Found) -> ComplexArray:

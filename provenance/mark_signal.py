@@ -19,10 +19,13 @@ UInt8Array = npt.NDArray[np.uint8]
 
 WORKING_AREA = 256 * 256
 DRAWN = 2
-_NEAR, _FAR, _LOCAL = 0.4, 3.0, 2.5  # working px: Gaussian scales of the band and of its local energy
-_FLOOR = 2.0  # grey levels: band rms below which nothing more is amplified
+_EDGES, _LOCAL = (
+    (0.4, 0.8, 3.0),
+    2.5,
+)  # working px: Gaussian scales between which bands lie, and of their local energy
+_FLOORS = (0.7, 1.5)  # grey levels: band rms below which nothing more is amplified
 _CLIP = 2.5  # of the rms
-_MOST = 1.5  # grey levels rms in a flat field
+_MOST = 2.0  # grey levels rms in a flat field
 
 
 def working_size(width: int, height: int, times: int = 1) -> tuple[int, int]:
@@ -54,12 +57,20 @@ def _blur(plane: FloatArray, sigma: float) -> FloatArray:
 
 
 def normalised_band(luma: FloatArray) -> FloatArray:
-    """float32 [h, w]: band-pass of the luma over its local power, clipped: the matched filter for a change of
-    even size in noise of uneven power, so that an edge weighs less than skin."""
-    band = _blur(luma, _NEAR) - _blur(luma, _FAR)
-    band /= _blur(band * band, _LOCAL) + _FLOOR * _FLOOR
-    limit = _CLIP * float(np.sqrt((band * band).mean()))
-    return np.asarray(np.clip(band, -limit, limit), np.float32)
+    """float32 [h, w]: the sum of two band-passes of the luma, each over its own local power, clipped, of equal rms.
+
+    The matched filter for a change of even size in noise of uneven power, so that an edge weighs less than skin. Two
+    bands, because a blur leaves short waves far below the long ones' power, but not below their own.
+    """
+    blurred = [_blur(luma, each) for each in _EDGES]
+    total = np.zeros(luma.shape, np.float32)
+    for near, far, floor in zip(blurred[:-1], blurred[1:], _FLOORS, strict=True):
+        band = near - far
+        band /= _blur(band * band, _LOCAL) + floor * floor
+        limit = _CLIP * float(np.sqrt((band * band).mean()))
+        band = np.clip(band, -limit, limit)
+        total += band / np.float32(math.sqrt(float((band * band).mean()) + 1e-12))
+    return total
 
 
 def fold(plane: FloatArray, size: int = TILE) -> FloatArray:

@@ -11,7 +11,7 @@ import pytest
 
 from provenance.mark_pattern import TILE, Pattern, pattern_for
 from provenance.mark_search import Pose, carriers_at, view_of, whitened
-from provenance.mark_spectrum import loudness_at, looked_up, spectrum_of
+from provenance.mark_spectrum import looked_up, loudness_at, spectrum_of
 
 Array = npt.NDArray[Any]
 PATTERN = pattern_for(bytes(range(32)))
