@@ -238,17 +238,19 @@ class Tracker:
 def steady_points(times_s: FloatArray, points: FloatArray, at: int) -> FloatArray:
     """Points [478, 2] of frame `at` of [N, 478, 2], on a smooth path through the frames around it.
 
-    A local polynomial with tricube weights (Cleveland 1979), of degree 2 where two frames lie on either side, else 1:
-    it lags behind no even motion. What a point is away from the path counts beyond SLACK of the face's width, so that a
-    blink stays a blink.
+    A local polynomial with tricube weights (Cleveland 1979), of degree 2 where two frames or more lie on either side:
+    it lags behind no motion. As many frames are taken after as before, for a path that ends at a frame shakes it; the
+    first and last of a chain stay as they are. What a point is away from the path counts beyond SLACK of the face's
+    width, so that a blink stays a blink.
     """
     raw: FloatArray = points[at]
-    if len(points) < 3:
+    sides = min(at, len(points) - 1 - at)
+    if sides == 0:
         return raw
-    away = times_s - times_s[at]
+    points, away = points[at - sides : at + sides + 1], times_s[at - sides : at + sides + 1] - times_s[at]
     reach = np.abs(away).max() * (1 + 1 / AROUND)
     weights = (1 - np.abs(away / reach) ** 3) ** 3
-    degree = 2 if min(at, len(points) - 1 - at) >= 2 else 1
+    degree = 2 if sides >= 2 else 1
     basis = (
         np.stack([(away / reach) ** power for power in range(degree + 1)], axis=1) * np.sqrt(weights)[:, None]
     )

@@ -231,7 +231,7 @@ class VideoWriter:
             self._out = av.open(name, "w", format="mp4", options=options)
         except (av.FFmpegError, OSError) as error:
             raise _unwritable(out, error) from error
-        self._name = out
+        self._name, self._at, self._step = out, 0, 0
         self._out.metadata.update(metadata or {})
         self._stream = self._add_stream(CODECS[codec], width, height, crf)
         if self._sound is not None:
@@ -258,6 +258,8 @@ class VideoWriter:
             threads=1,
         )
         frame.pts, frame.time_base = round(time_s * _TICKS), Fraction(1, _TICKS)
+        self._step = frame.pts - self._at
+        self._at = frame.pts
         self._put(frame)
         if self._sound is not None:
             self._sound.copy_until(time_s, self._out)
@@ -265,6 +267,9 @@ class VideoWriter:
     def _put(self, frame: Any) -> None:
         try:
             for packet in self._stream.encode(frame):
+                packet.duration = max(
+                    self._step, 1
+                )  # counts for the last frame only: it lasts as the one before
                 self._out.mux(packet)
         except (av.FFmpegError, OSError) as error:
             raise _unwritable(self._name, error) from error

@@ -359,7 +359,7 @@ def test_memory_does_not_grow_with_length(
     studio: Studio, home: Home, portraits: list[UInt8Array], tmp_path: Path
 ) -> None:
     peaks = []
-    for count in (3, 12):
+    for count in (12, 20):
         frames = [filmed(portraits[1], 0)] + [hills(number) for number in range(count - 1)]
         path = declare(home, clip(tmp_path / f"{count}.mp4", frames))
         tracemalloc.start()
@@ -367,4 +367,4 @@ def test_memory_does_not_grow_with_length(
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     frame_bytes = 320 * 256 * 3
-    assert peaks[1] < peaks[0] + 3 * frame_bytes
+    assert peaks[1] < peaks[0] + 6 * frame_bytes

@@ -243,6 +243,7 @@ def test_what_leaves_is_vp9_with_its_index_first_and_its_keys(tmp_path: Path) ->
             writer.write(FRAMES[number], number / 25)
     info, frames, _ = read(out)
     assert (info.codec, len(frames)) == ("VP9", 6)
+    assert info.duration_s == pytest.approx(6 / 25, abs=1e-3)
     assert np.abs(frames[3].rgb[20, 20].astype(int) - (255, 0, 0)).max() <= 6
     data = out.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
