@@ -175,10 +175,10 @@ def thread_mask(
     rgb: FloatArray, skin: FloatArray, points: FloatArray, hull: FloatArray, width: float
 ) -> FloatArray:
     """Thin dark things that come from the outline and run on where colour says nothing: a frame of glasses between brow
-    and eye, strands over brow and lid. float32 [H, W] in [0, 1]; 0 between the lids and where a beard grows.
+    and eye, strands. float32 [H, W] in [0, 1]; 0 between the lids, at the nostrils and where a beard grows.
 
     Where an occluder is dark, thin and surely no skin, its colour is learnt; what is alike, thin and joined is it too.
-    Brows alone are never joined, since none reaches the outline. rgb float32 [H, W, 3] in [0, 1], `skin` its
+    On a dark brow no thread is seen. rgb float32 [H, W, 3] in [0, 1], `skin` its
     skin_likelihood [H, W].
     """
     size = (rgb.shape[0], rgb.shape[1])
@@ -188,8 +188,9 @@ def thread_mask(
     if not known.any():
         return nothing
     tone = float(np.median(lab[..., 0][known]))
-    closed = cv2.morphologyEx(lab[..., 0], cv2.MORPH_CLOSE, _disc(0.04 * width))
-    below = closed - lab[..., 0]  # how much darker than both its sides (black hat)
+    features = feature_mask(points, size, width) > 0.5
+    hats = [_black_hat(lab[..., 0], share * width) for share in THREAD_RADII]
+    below = np.where(features, hats[0], hats[1])  # a brow is wider than a thread over it
     spared = _spared(points, size, width) > 0.5
     deep = feather_inside(hull, 0.05 * width) > 0.9
     sure = joined_to(~spared & (skin < 0.5) & inside, inside & ~deep) & (below > 0.15 * tone) & deep
@@ -198,12 +199,19 @@ def thread_mask(
     colour = np.median(lab[sure], axis=0)
     spread = np.maximum(1.5 * np.median(np.abs(lab[sure] - colour), axis=0), THREAD_SPREAD)
     away = np.linalg.norm((lab - colour) / spread, axis=-1)
-    alike = (away < 4) & (below > 0.3 * (tone - colour[0])) & inside
+    alike = (away < 4) & (below > 0.3 * (tone - colour[0])) & inside & (spared | (skin < 0.5))
     for contour in (*EYES, BEARD):
         alike &= fill_contour(points, contour, size) < 0.5
+    alike &= widen(fill_contour(points, NOSTRILS, size), 0.06 * width) < 0.5
     near = cv2.dilate((alike | sure).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     found = (joined_to(near, sure) & (alike | sure)).astype(np.float32)
     return np.asarray(np.minimum(1.3 * blur(widen(found, 0.014 * width), 0.008 * width), 1), np.float32)
+
+
+def _black_hat(lightness: FloatArray, radius_px: float) -> FloatArray:
+    """How much darker each pixel is than both its sides, for what is narrower than a disc, float32 [h, w]."""
+    closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, _disc(radius_px))
+    return np.asarray(closed - lightness, np.float32)
 
 
 def _spared(points: FloatArray, size: tuple[int, int], width: float) -> FloatArray:
@@ -250,6 +258,7 @@ SKIN_SPREAD: Final[FloatArray] = np.array([6.0, 2.5, 3.0], np.float32)
 # Least spread of a thread's L, a, b, and the least area in squares of the face's width that teaches its colour.
 THREAD_SPREAD: Final[FloatArray] = np.array([5.0, 3.0, 3.0], np.float32)
 THREAD_AREA: Final = 0.003
+THREAD_RADII: Final = (0.022, 0.04)  # half the greatest width of a thread over a feature and elsewhere
 # The bare forehead: along the oval from temple to temple, back along the brows.
 FOREHEAD: Final[tuple[int, ...]] = (
     *(21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251),
