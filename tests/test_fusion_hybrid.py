@@ -286,7 +286,7 @@ def test_nothing_is_painted_between_the_lips_nor_between_the_lids() -> None:
 
 
 def test_the_shipped_weights_belong_to_the_shipped_identity_network() -> None:
-    """They learnt from its vectors: after another identity network ships, train this one on and name it in the card."""
+    """They learnt from its vectors: when another one ships, measure with it or train on, and name it in the card."""
     card = (WEIGHTS_FOLDER / HYBRID.card).read_text(encoding="utf-8")
     named = re.search(r"identity\.safetensors\s+of sha256 ([0-9a-f]{8,})", card)
     assert named is not None

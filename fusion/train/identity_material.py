@@ -71,6 +71,7 @@ class IdentityRecipe:
             hint_share=0.0,
             hint_weight=0.0,
             ema=0.999,
+            readout_views=12_000,
             seed=11,
         )
 
