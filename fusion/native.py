@@ -82,12 +82,12 @@ def apply_fields(
     """target + gate * (composite - target) + residual at the picture's own resolution, uint8 [H, W, 3].
 
     `fields` float32 [S, S, 4]: residual R, G, B (of pictures in [0, 1]), then 1 - gate. Pixels that the composite
-    left alone equal the target's to the bit.
+    left alone equal the target's to the bit, and nothing is drawn where it left a cover (share 0) on top.
     """
     x0, y0, x1, y1 = composite.roi_xyxy
     kept = target_rgb[y0:y1, x0:x1]
     drawn = fields_in_roi(fields, crop_from_image, composite.roi_xyxy)
-    drawn *= _soft_rim(composite)[..., None]
+    drawn *= (_soft_rim(composite) * np.minimum(4 * composite.mask, 1))[..., None]  # nor on a cover
     under = kept.astype(np.float32) / np.float32(255)
     over = composite.rgb[y0:y1, x0:x1].astype(np.float32) / np.float32(255)
     merged = over + np.clip(drawn[..., 3:], 0, 1) * (under - over) + drawn[..., :3]

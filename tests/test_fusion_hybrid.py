@@ -1,5 +1,6 @@
 """The network that mends a composite, and fields drawn into pictures of any size."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -163,6 +164,22 @@ def test_fields_change_coarse_bands_and_leave_fine_ones(scene) -> None:
     x0, y0, x1, y1 = composite.roi_xyxy
     altered[y0:y1, x0:x1] = composite.altered
     assert (out[~altered] == target[~altered]).all()
+
+
+def test_nothing_is_drawn_on_a_cover_that_the_composite_left_on_top(scene) -> None:
+    target, points, source, other = scene
+    composite = warp_face(target, points, source, other)
+    x0, y0, _, _ = composite.roi_xyxy
+    x, y = np.rint(points[5]).astype(int)
+    share = composite.mask.copy()
+    share[y - y0 - 10 : y - y0 + 10, x - x0 - 10 : x - x0 + 10] = 0
+    covered = dataclasses.replace(composite, mask=share)
+    fields = np.zeros((HYBRID_PX, HYBRID_PX, 4), np.float32)
+    fields[..., :3] = -0.2
+    out = apply_fields(target, covered, fields, generator_crop_from_image(points))
+    inside, beside = (slice(y - 10, y + 10), slice(x - 10, x + 10)), (y, x + 14)
+    assert (out[inside] == composite.rgb[inside]).all()
+    assert (composite.rgb[beside].astype(int) - out[beside] > 40).all()
 
 
 def test_the_gate_gives_the_targets_finest_bands_back(scene) -> None:
