@@ -50,8 +50,9 @@ def gates(people: list[Person], scorer: Scorer) -> list[Gate]:
 
 def test_every_leak_has_its_gate(gates: list[Gate], scorer: Scorer) -> None:
     unseen = scorer.held_out
+    alone = ["one setting"] * len((*unseen.settings, *unseen.engines))
     assert [gate.leak for gate in gates] == [
-        "mark", "file", "file", "resampling", "crop", "identity", *["one setting"] * len((*unseen.settings, *unseen.engines)),
+        "mark", "file", "file", "resampling", "crop", "identity", *alone,
     ]  # fmt: skip
     assert "collage" in unseen.engines
     assert all(np.isfinite(gate.value) for gate in gates)
