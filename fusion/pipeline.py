@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -81,21 +81,8 @@ def prepare(
         target_faces = sorted(perception.analyse(target.rgb), key=lambda face: float(face.box_xyxy[0]))
         source_faces = [only_face(perception.analyse(source.rgb)) for source in sources]
         pairs = pair_up(request, len(sources), target_faces)
-    used = sorted({source for source, _ in pairs})
-    claims = [claim_of("source", source_faces[i], sources[i]) for i in used]
-    claims += [claim_of("target", face, target) for face in target_faces]
-    question = ConsentRequest.make(
-        purpose=request.purpose,
-        use=request.use,
-        media="still",
-        grantee=home.organisation,
-        jurisdiction=home.jurisdiction,
-        embedder_sha256=perception.models["identity"],
-        num_source_faces=len(used),
-        num_target_faces=len(target_faces),
-        offered_grants=request.grant_ids,
-        faces=tuple(claims),
-    )
+    given = [(source_faces[i], sources[i]) for i in sorted({source for source, _ in pairs})]
+    question = question_of(request, home, perception, "still", given, (target_faces, target))
     faces = (tuple(target_faces), tuple(source_faces))
     return Prepared(request, engine, question, target, sources, *faces, tuple(pairs))
 
@@ -296,6 +283,32 @@ def _grid(pictures: list[UInt8Array], columns: int, tile_px: int) -> UInt8Array:
     tiles += [np.full((tile_px, tile_px, 3), 255, np.uint8)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     return np.asarray(np.vstack(rows), np.uint8)
+
+
+def question_of(
+    request: FuseRequest,
+    home: Home,
+    perception: Perception,
+    media: Literal["still", "video"],
+    given: Sequence[tuple[Face, Input]],
+    shown: tuple[Sequence[Face], Input | VideoInput],
+) -> ConsentRequest:
+    """What consent is asked for: the sources' faces with their pictures, and every face that the target shows."""
+    faces, target = shown
+    claims = [claim_of("source", face, picture) for face, picture in given]
+    claims += [claim_of("target", face, target) for face in faces]
+    return ConsentRequest.make(
+        purpose=request.purpose,
+        use=request.use,
+        media=media,
+        grantee=home.organisation,
+        jurisdiction=home.jurisdiction,
+        embedder_sha256=perception.models["identity"],
+        num_source_faces=len(given),
+        num_target_faces=len(faces),
+        offered_grants=request.grant_ids,
+        faces=tuple(claims),
+    )
 
 
 def claim_of(role: Role, face: Face, picture: Input | VideoInput) -> FaceClaim:

@@ -19,7 +19,7 @@ from fusion.evidence import Input, VideoInput
 from fusion.face import Face, UInt8Array
 from fusion.files import copy_into, nameless_files, open_file
 from fusion.formats import damaged
-from fusion.pipeline import claim_of, record_acceptance
+from fusion.pipeline import question_of, record_acceptance
 from fusion.request import FuseRequest, only_face, pair_up
 from fusion.seal import Job, Sealed
 from fusion.seal_video import Shape, VideoRelease, seal_video
@@ -111,10 +111,12 @@ def prepare_video(
             read = VideoInput.read(copy, first, home)
             people = tuple(tracker.people(_same_person()))
             pairs = pair_up(request, len(sources), _faces_of(people))
+            given = [(source_faces[i], sources[i]) for i in sorted({source for source, _ in pairs})]
+            asked = [replace(one.face, embedding=one.embedding) for one in people]
             yield PreparedVideo(
                 request=request,
                 engine=engine,
-                question=_question(request, home, perception, (sources, source_faces), (read, people), pairs),
+                question=question_of(request, home, perception, "video", given, (asked, read)),
                 target=read,
                 sources=sources,
                 source_faces=source_faces,
@@ -208,32 +210,6 @@ def _faces_of(people: tuple[Person, ...]) -> list[Face]:
             "Cut it into parts and retry.",
         )
     return [person.face for person in people]
-
-
-def _question(
-    request: FuseRequest,
-    home: Home,
-    perception: Perception,
-    given: tuple[tuple[Input, ...], tuple[Face, ...]],
-    shown: tuple[VideoInput, tuple[Person, ...]],
-    pairs: list[tuple[int, int]],
-) -> ConsentRequest:
-    (sources, source_faces), (target, people) = given, shown
-    used = sorted({source for source, _ in pairs})
-    claims = [claim_of("source", source_faces[i], sources[i]) for i in used]
-    claims += [claim_of("target", replace(one.face, embedding=one.embedding), target) for one in people]
-    return ConsentRequest.make(
-        purpose=request.purpose,
-        use=request.use,
-        media="video",
-        grantee=home.organisation,
-        jurisdiction=home.jurisdiction,
-        embedder_sha256=perception.models["identity"],
-        num_source_faces=len(used),
-        num_target_faces=len(people),
-        offered_grants=request.grant_ids,
-        faces=tuple(claims),
-    )
 
 
 def complete_video(
