@@ -36,18 +36,52 @@ if TYPE_CHECKING:
     from fusion.swap import Engine, Perception
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A fusion that was looked at but not decided: its pictures, faces, and what consent is asked for."""
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A fusion that was looked at but not decided: what was handed in, who goes where, what consent is asked for.
+
+    pairs: which source's face goes onto which face of the target
+    """
 
     request: FuseRequest
     engine: str
     question: ConsentRequest
-    target: Input
+    target: Input | VideoInput
     sources: tuple[Input, ...]
-    target_faces: tuple[Face, ...]
     source_faces: tuple[Face, ...]
     pairs: tuple[tuple[int, int], ...]
+
+    def job(self, decision: Decision, accepted_index: int, perception: Perception) -> Job:
+        """What sealing needs to know of it, once it is decided."""
+        from fusion.swap import models_of
+
+        return Job(
+            what="fusion",
+            engine=self.engine,
+            models={**perception.models, **models_of(self.engine)},
+            decision=decision,
+            accepted_index=accepted_index,
+            purpose=self.request.purpose,
+            inputs=(self.target, *(self.sources[i] for i in sorted({i for i, _ in self.pairs}))),
+            label=self.request.label,
+        )
+
+    def details(self, decision: Decision) -> dict[str, Any]:
+        """What is told of it with the output."""
+        return {
+            "engine": self.engine,
+            "preset": self.request.preset,
+            "faces": [{"source": i, "face": k} for i, k in self.pairs],
+            "grants": list(decision.grant_ids),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(Asked):
+    """A fusion of pictures, with the faces of its target."""
+
+    target: Input
+    target_faces: tuple[Face, ...]
 
 
 def fuse(
@@ -83,8 +117,16 @@ def prepare(
         pairs = pair_up(request, len(sources), target_faces)
     given = [(source_faces[i], sources[i]) for i in sorted({source for source, _ in pairs})]
     question = question_of(request, home, perception, "still", given, (target_faces, target))
-    faces = (tuple(target_faces), tuple(source_faces))
-    return Prepared(request, engine, question, target, sources, *faces, tuple(pairs))
+    return Prepared(
+        request=request,
+        engine=engine,
+        question=question,
+        target=target,
+        sources=sources,
+        source_faces=tuple(source_faces),
+        pairs=tuple(pairs),
+        target_faces=tuple(target_faces),
+    )
 
 
 def record_acceptance(decision: Decision, home: Home, conn: Connection) -> Receipt:
@@ -102,7 +144,7 @@ def complete(
     watch: Stopwatch,
 ) -> Sealed:
     """Make what was decided: swap, mark, encode, sign, record, release."""
-    from fusion.swap import models_of, swap_faces
+    from fusion.swap import swap_faces
 
     request, faces = prepared.request, prepared.target_faces
     with watch.stage("swap"):
@@ -117,23 +159,8 @@ def complete(
             detail=request.detail,
             eyes=request.eyes,
         )
-    job = Job(
-        what="fusion",
-        engine=prepared.engine,
-        models={**perception.models, **models_of(prepared.engine)},
-        decision=decision,
-        accepted_index=accepted_index,
-        purpose=request.purpose,
-        inputs=(prepared.target, *(prepared.sources[i] for i in sorted({i for i, _ in prepared.pairs}))),
-        label=request.label,
-    )
-    details: dict[str, Any] = {
-        "engine": prepared.engine,
-        "preset": request.preset,
-        "faces": [{"source": i, "face": k} for i, k in prepared.pairs],
-        "grants": list(decision.grant_ids),
-    }
-    sealed = seal_and_release(swapped, job, home, Output(release, watch, details))
+    job = prepared.job(decision, accepted_index, perception)
+    sealed = seal_and_release(swapped, job, home, Output(release, watch, prepared.details(decision)))
     return replace(sealed, altered=_changed(prepared.target.rgb, swapped))
 
 

@@ -19,9 +19,9 @@ from fusion.evidence import Input, VideoInput
 from fusion.face import Face, UInt8Array
 from fusion.files import copy_into, nameless_files, open_file
 from fusion.formats import damaged
-from fusion.pipeline import question_of, record_acceptance
+from fusion.pipeline import Asked, question_of, record_acceptance
 from fusion.request import FuseRequest, only_face, pair_up
-from fusion.seal import Job, Sealed
+from fusion.seal import Sealed
 from fusion.seal_video import Shape, VideoRelease, seal_video
 from fusion.stopwatch import Stopwatch
 from fusion.track import Person, Tracker, Tracks
@@ -30,7 +30,7 @@ from provenance import consent
 from provenance.consent import Decision
 from provenance.errors import ConsentError, FaceError, MediaError
 from provenance.home import Home
-from provenance.records import MAX_FACES, ConsentRequest
+from provenance.records import MAX_FACES
 
 if TYPE_CHECKING:
     from fusion.clip import ClipPainter
@@ -41,17 +41,11 @@ FUSE_LIMITS = VideoLimits(max_duration_s=1800.0, max_frames=60_000, child_cpu_s=
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedVideo:
-    """A video that was looked at but not decided: its people, where they are, and what consent is asked for."""
+class PreparedVideo(Asked):
+    """A fusion of a video, with its people and where they are; its pairs name people."""
 
-    request: FuseRequest
-    engine: str
-    question: ConsentRequest
     target: VideoInput
-    sources: tuple[Input, ...]
-    source_faces: tuple[Face, ...]
     people: tuple[Person, ...]
-    pairs: tuple[tuple[int, int], ...]
     video: Video
     tracks: Tracks
     num_shots: int
@@ -223,34 +217,21 @@ def complete_video(
 ) -> Sealed:
     """Make what was decided, frame by frame: swap, mark, encode; then sign, record, release."""
     from fusion.clip import ClipPainter
-    from fusion.swap import models_of
 
-    request, pairs = prepared.request, prepared.pairs
+    request = prepared.request
     chains = {
         chain.number: (prepared.sources[i].rgb, prepared.source_faces[i])
-        for i, k in pairs
+        for i, k in prepared.pairs
         for chain in prepared.people[k].chains
     }
     painter = ClipPainter(
         chains, prepared.engine, preset=request.preset, detail=request.detail, eyes=request.eyes
     )
-    job = Job(
-        what="fusion",
-        engine=prepared.engine,
-        models={**perception.models, **models_of(prepared.engine)},
-        decision=decision,
-        accepted_index=accepted_index,
-        purpose=request.purpose,
-        inputs=(prepared.target, *(prepared.sources[i] for i in sorted({i for i, _ in pairs}))),
-        label=request.label,
-    )
+    job = prepared.job(decision, accepted_index, perception)
 
     def tell() -> dict[str, Any]:
         return {
-            "engine": prepared.engine,
-            "preset": request.preset,
-            "faces": [{"source": i, "face": k} for i, k in pairs],
-            "grants": list(decision.grant_ids),
+            **prepared.details(decision),
             "video": {
                 "num_frames": len(prepared.tracks),
                 "num_altered": painter.num_altered,

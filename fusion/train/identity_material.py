@@ -68,7 +68,6 @@ class IdentityRecipe:
             shard_every=150,
             real_share=0.3,
             mild_share=(0.5, 0.5),
-            hint_share=0.0,
             hint_weight=0.0,
             ema=0.999,
             readout_views=12_000,
