@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from provenance.container import Part, split_parts
+from provenance.mp4 import read_box_header
 
 PERCEPTUAL_BITS = 64
 PERCEPTUAL_SAME = 8  # at most so many differing bits: the same picture, not cropped (or one framed alike)
@@ -115,18 +116,13 @@ _TABLES = frozenset(
 
 def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and length of the content of each top-level box; a last one that is cut ends with the file."""
-    end, pos = file.seek(0, 2), 0
-    while pos + 8 <= end:
-        file.seek(pos)
-        head = file.read(16)
-        size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], 8
-        if size == 1:
-            size, start = int.from_bytes(head[8:16], "big"), 16
-        size = end - pos if size == 0 else size
-        if size < start:
+    num_bytes, at = file.seek(0, 2), 0
+    while at + 8 <= num_bytes:
+        kind, start, end = read_box_header(file, at, num_bytes)
+        if end < start:
             return
-        yield kind, pos + start, min(size, end - pos) - start
-        pos += size
+        yield kind, start, min(end, num_bytes) - start
+        at = end
 
 
 def _sample_tables(body: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from provenance.errors import MediaError
@@ -17,16 +16,6 @@ C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # C2PA 2.x append
 MAX_BOXES = 200_000
 MAX_STORE_BYTES = 64 << 20
 _HEADER = 8 + 16  # length, type, extended type
-
-
-@dataclass(frozen=True)
-class _Box:
-    """A top-level box: where it begins, where its content begins, and where it ends."""
-
-    kind: bytes
-    at: int
-    start: int
-    end: int
 
 
 def append_xmp(file: BinaryIO, packet: bytes) -> None:
@@ -60,27 +49,36 @@ def c2pa_store(file: BinaryIO) -> bytes:
 
 def _extended(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """Extended type and content of each `uuid` box; one larger than any honest store is passed over."""
-    for box in _boxes(file):
-        if box.kind == b"uuid" and 16 <= box.end - box.start <= MAX_STORE_BYTES:
-            file.seek(box.start)
-            body = file.read(box.end - box.start)
+    for kind, start, end in _boxes(file):
+        if kind == b"uuid" and 16 <= end - start <= MAX_STORE_BYTES:
+            file.seek(start)
+            body = file.read(end - start)
             yield body[:16], body[16:]
 
 
-def _boxes(file: BinaryIO) -> Iterator[_Box]:
-    """The top-level boxes (ISO/IEC 14496-12, 4.2); MediaError where one ends behind the file."""
+def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of the content of each top-level box; MediaError where one ends behind the file."""
     num_bytes, at = file.seek(0, 2), 0
     for _ in range(MAX_BOXES):
         if at + 8 > num_bytes:
             return
-        file.seek(at)
-        head = file.read(16)
-        size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], 8
-        if size == 1:
-            size, start = int.from_bytes(head[8:16], "big"), 16
-        size = num_bytes - at if size == 0 else size
-        if size < start or at + size > num_bytes:
+        kind, start, end = read_box_header(file, at, num_bytes)
+        if end < start or end > num_bytes:
             raise MediaError("media.truncated", "The video ends inside a box.", "Fetch the file again.")
-        yield _Box(kind, at, at + start, at + size)
-        at += size
+        yield kind, start, end
+        at = end
     raise MediaError("media.parts", f"More than {MAX_BOXES} boxes.", "Save the video again.")
+
+
+def read_box_header(file: BinaryIO, at: int, num_bytes: int) -> tuple[bytes, int, int]:
+    """Type of the box at `at` of a file of `num_bytes`, where its content starts and where it says that it ends.
+
+    ISO/IEC 14496-12, 4.2. Nothing is checked: the end may lie behind the file, or before the content.
+    """
+    file.seek(at)
+    head = file.read(16)
+    size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], 8
+    if size == 1:
+        size, start = int.from_bytes(head[8:16], "big"), 16
+    size = num_bytes - at if size == 0 else size
+    return kind, at + start, at + size
