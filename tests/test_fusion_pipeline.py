@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Studio
+from conftest import Studio
+from killing import run_killed
 
 from detector.check import Checker
 from detector.verdict import Verdict
@@ -138,15 +135,7 @@ def test_a_kill_between_any_two_steps_leaves_no_unlogged_output(
     output = tmp_path / "out.jpg"
     source, target = (str(person.path) for person in studio.people[:2])
     arguments = [str(studio.home_path), source, target, str(output), step, when]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'datasets'}", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments],
-        env=environment,
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    run_killed(KILLER, *arguments)
     with Home.open(studio.home_path) as home:
         assert fsck.verify(home).ok
         if output.exists():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +12,8 @@ import av
 import numpy as np
 import pytest
 from clips import clip, corners, filmed, hills
-from conftest import ORGANISATION, ROOT, Studio
+from conftest import ORGANISATION, Studio
+from killing import run_killed
 
 from detector.check import Checker
 from detector.verdict import Verdict
@@ -324,15 +321,7 @@ def test_a_kill_leaves_nothing_released_and_unlogged(
 ) -> None:
     output = tmp_path / "out.mp4"
     source, target = studio.people[0].path, odd / "short.mp4"
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'datasets'}", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLER, str(studio.home_path), str(source), str(target), str(output), step],
-        env=environment,
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    run_killed(KILLER, str(studio.home_path), str(source), str(target), str(output), step)
     with Home.open(studio.home_path) as home:
         assert fsck.verify(home).ok
         assert [each for each in home.path.iterdir() if each.name.endswith(".part")] == []
