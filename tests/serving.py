@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import httpx2 as httpx
+import structlog
 import uvicorn
+from fastapi import FastAPI
+from structlog.testing import CapturingLoggerFactory
 
 from fusion.swap import Perception
 from provenance.home import Home
@@ -26,11 +29,18 @@ FAST = ServeSettings(requests_per_minute=100_000, logins_per_minute=1000, num_wo
 
 @dataclass
 class Served:
-    """A server that runs: its address, its service, a key for each role."""
+    """A server that runs: its address, its application and service, a key for each role, what it logs."""
 
     url: str
+    app: FastAPI
     service: Service
     keys: dict[str, str]
+    logger: CapturingLoggerFactory
+
+    @property
+    def logged(self) -> list[str]:
+        """The lines of its log so far."""
+        return [call.args[0] for call in self.logger.logger.calls]
 
     def client(self, *roles: str, timeout_s: float = 120.0) -> httpx.Client:
         """A client with the key of these roles; none: nobody."""
@@ -44,8 +54,14 @@ class Served:
 
 @contextmanager
 def serve(home: Home, settings: ServeSettings = FAST) -> Iterator[Served]:
-    """A server over an open home while the block runs."""
+    """A server over an open home while the block runs.
+
+    Its log is kept, not written: a request's line follows its answer, and so may fall between two tests, when pytest
+    has let go of stderr.
+    """
+    before, logger = structlog.get_config(), CapturingLoggerFactory()
     app = create_app(home, replace(settings, allowed_hosts=("127.0.0.1", "localhost")))
+    structlog.configure(logger_factory=logger)
     server = uvicorn.Server(uvicorn_config(app, "127.0.0.1", 0, settings))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -56,10 +72,11 @@ def serve(home: Home, settings: ServeSettings = FAST) -> Iterator[Served]:
     port = server.servers[0].sockets[0].getsockname()[1]
     keys = {role: auth.make_key(home.database, [role], "test")[0] for role in auth.ROLES}
     try:
-        yield Served(f"http://127.0.0.1:{port}", app.state.service, keys)
+        yield Served(f"http://127.0.0.1:{port}", app, app.state.service, keys, logger)
     finally:
         server.should_exit = True
         thread.join(120)
+        structlog.configure(**before)
 
 
 def worker_of(service: Service, perception: Callable[[], Perception], name: str = "test") -> Worker:

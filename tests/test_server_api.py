@@ -13,13 +13,12 @@ import pytest
 from conftest import Studio
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from serving import FAST, Served, serve, worker_of
+from serving import Served, serve, worker_of
 from typer.testing import CliRunner
 
 from fusion.media import encode_picture, read_picture
 from provenance.fsck import verify
 from provenance.home import Home
-from server.app import create_app
 from server.auth import ROLES, SCOPES
 from server.cli import build_app
 from server.gate import PUBLIC, SCOPE_KEY, GatedRoute
@@ -101,7 +100,7 @@ def ask_fusion(client: httpx.Client, source: bytes, target: bytes, **fields: Any
 
 def test_every_route_of_api_and_pages_declares_its_scope(served: Served) -> None:
     """Included routers are wrapped: walk what is really served, and let nothing but the OpenAPI document by."""
-    app = create_app(served.service.home, FAST)
+    app = served.app
     found = [(each.path, each.original_route) for each in iter_route_contexts(app.routes)]
     ungated = [path for path, route in found if not isinstance(route, GatedRoute)]
     assert ungated == ["/v1/openapi.json"]
@@ -114,7 +113,7 @@ def test_every_route_of_api_and_pages_declares_its_scope(served: Served) -> None
 
 
 def test_nobody_and_wrong_roles_are_refused_before_a_body_is_read(served: Served) -> None:
-    routes = [each for each in api_routes(create_app(served.service.home, FAST)) if each[2] != PUBLIC]
+    routes = [each for each in api_routes(served.app) if each[2] != PUBLIC]
     with served.client() as nobody:
         for method, path, _ in routes:
             answer = ask(nobody, method, path)
@@ -133,7 +132,7 @@ def test_duties_are_separated(served: Served) -> None:
     assert not {"grants:write", "subjects:write"} & (may["generator"] | may["verifier"] | may["admin"])
     assert not any(scope.endswith((":write", ":create")) for scope in may["auditor"])
     assert not {"fusions:create", "checks:create"} & (may["consent_officer"] | may["admin"])
-    routes = api_routes(create_app(served.service.home, FAST))
+    routes = api_routes(served.app)
     assert {method for method, path, _ in routes if path.startswith("/v1/audit")} == {"GET"}
     assert [path for method, path, _ in routes if method == "DELETE"] == [
         "/v1/subjects/{subject_id}/template"
