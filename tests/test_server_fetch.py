@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import socket
 import ssl
 import threading
@@ -16,11 +14,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from conftest import Studio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from serving import FAST, serve
+from tls import contexts
 
 from provenance.errors import InputError, RefusedError
 from provenance.home import Home
@@ -123,32 +118,9 @@ def drips(begin: bytes, drop: bytes, pause_s: float) -> Reply:
     return reply
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate of a name and its key, as files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    names: list[x509.GeneralName] = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("8.8.8.8"))]
-    made = (
-        x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key())
-        .serial_number(7).not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    cert_path, key_path = folder / "cert.pem", folder / "key.pem"
-    cert_path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = serialization.PrivateFormat.PKCS8
-    key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
-    return cert_path, key_path
-
-
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Outside]:
-    cert, key = certificate(tmp_path, "a.example")
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(cert, key)
+    theirs, ours = contexts(tmp_path, "a.example")
     listening = socket.create_server(("127.0.0.1", 0))
     made = Outside(listening.getsockname()[1], Door(), {})
 
@@ -160,7 +132,7 @@ def outside(tmp_path: Path) -> Iterator[Outside]:
         made.connected.append(address)
         return socket.create_connection(("127.0.0.1", made.port), timeout_s)
 
-    made.door = Door(resolve, connect, ssl.create_default_context(cafile=str(cert)))
+    made.door = Door(resolve, connect, ours)
     threading.Thread(target=_serve_outside, args=(listening, theirs, made), daemon=True).start()
     yield made
     listening.close()

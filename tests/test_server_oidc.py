@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from conftest import Studio
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from serving import FAST, Served, serve
-from test_server_fetch import certificate
+from tls import https
 
 from provenance.errors import InputError, UsageError
 from provenance.home import Home
@@ -219,41 +216,18 @@ def test_new_keys_are_looked_for_but_not_at_every_forged_id(
 
 
 def test_keys_come_from_the_one_https_address(issuer: Issuer, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, "localhost")
     answers = {
-        "/keys": (200, issuer.path.read_bytes()),
-        "/large": (200, b" " * (1 << 19)),
-        "/moved": (302, b""),
+        "/keys": (200, issuer.path.read_bytes(), ""),
+        "/large": (200, b" " * (1 << 19), ""),
+        "/moved": (302, b"", "/keys"),
     }
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = answers[self.path]
-            self.send_response(status)
-            self.send_header("Location", "/keys")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    provider = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(cert, key)
-    provider.socket = tls.wrap_socket(provider.socket, server_side=True)
-    threading.Thread(target=provider.serve_forever, daemon=True).start()
-    place = f"https://localhost:{provider.server_port}"
-    ours = ssl.create_default_context(cafile=str(cert))
-    try:
+    with https(lambda path, _: answers[path], tmp_path) as (place, ours):
         found = Tokens(replace(issuer.settings, jwks=f"{place}/keys"), tls=ours)
         assert found.find(issuer.token()) is not None
         for path, context in (("/large", ours), ("/moved", ours), ("/keys", None)):
             with pytest.raises(InputError, match=r"oidc\.jwks"):
                 Tokens(replace(issuer.settings, jwks=f"{place}{path}"), tls=context)
-    finally:
-        provider.shutdown()
-        provider.server_close()
     with pytest.raises(InputError, match=r"oidc\.jwks"):
         Tokens(replace(issuer.settings, jwks=f"{place}/keys"), tls=ours)
 

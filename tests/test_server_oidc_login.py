@@ -10,12 +10,10 @@ import re
 import secrets
 import shutil
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -23,8 +21,8 @@ import httpx2 as httpx
 import pytest
 from conftest import Studio
 from serving import FAST, Served, serve
-from test_server_fetch import certificate
 from test_server_oidc import Issuer, make_issuer
+from tls import Answer, https
 
 from provenance.errors import FacsimileError
 from provenance.home import Home
@@ -83,49 +81,27 @@ class Provider:
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
     folder = tmp_path_factory.mktemp("provider")
-    cert, key = certificate(folder, "localhost")
-    made = Provider(make_issuer(folder), tls=ssl.create_default_context(cafile=str(cert)))
+    made = Provider(make_issuer(folder))
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path, _, query = self.path.partition("?")
-            if path == "/.well-known/openid-configuration":
-                self.reply(200, json.dumps(made.discovery).encode())
-            else:
-                back = made.authorize({name: values[0] for name, values in parse_qs(query).items()})
-                page = (
-                    f'<!doctype html><title>?</title><a id="yes" href="{html.escape(back)}">Yes, it is me</a>'
-                )
-                self.reply(200, page.encode()) if made.asks else self.reply(302, b"", back)
+    def answer(place: str, body: bytes) -> Answer:
+        path, _, query = place.partition("?")
+        if path == "/.well-known/openid-configuration":
+            return 200, json.dumps(made.discovery).encode(), ""
+        if path == "/token":
+            form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+            return *made.token(form), ""
+        back = made.authorize({name: values[0] for name, values in parse_qs(query).items()})
+        if made.asks:
+            page = f'<!doctype html><title>?</title><a id="yes" href="{html.escape(back)}">Yes, it is me</a>'
+            return 200, page.encode(), ""
+        return 302, b"", back
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            self.reply(*made.token({name: values[0] for name, values in parse_qs(body).items()}))
-
-        def reply(self, status: int, body: bytes, location: str = "") -> None:
-            self.send_response(status)
-            if location:
-                self.send_header("Location", location)
-            self.send_header("Content-Type", "text/html" if body.startswith(b"<") else "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(cert, key)
-    server.socket = theirs.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    made.url = f"https://localhost:{server.server_port}"
-    made.discovery = {
-        "issuer": made.url, "authorization_endpoint": f"{made.url}/authorize", "token_endpoint": f"{made.url}/token",
-    }  # fmt: skip
-    yield made
-    server.shutdown()
-    server.server_close()
+    with https(answer, folder) as (made.url, made.tls):
+        made.discovery = {
+            "issuer": made.url, "authorization_endpoint": f"{made.url}/authorize",
+            "token_endpoint": f"{made.url}/token",
+        }  # fmt: skip
+        yield made
 
 
 def settings_of(provider: Provider) -> OidcSettings:

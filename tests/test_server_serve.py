@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from conftest import ROOT, Studio
-from test_server_fetch import certificate
+from tls import certificate
 
 from provenance.errors import UsageError
 from server.commands.serve import _require_tls
