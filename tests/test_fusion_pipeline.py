@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Studio
-from killing import run_killed
+from killing import Victim, victim
 
 from detector.check import Checker
 from detector.verdict import Verdict
@@ -33,31 +33,32 @@ STEPS = [
 ]
 
 KILLER = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 from fusion import pipeline, seal
 from fusion.request import FuseRequest
 from fusion.swap import load_perception
 from provenance.home import Home
 
-home_path, source, target, output, step, when = sys.argv[1:]
-owner = seal
-*modules, name = step.split(".")
-for module in modules:
-    owner = getattr(owner, module)
-original = getattr(owner, name)
-
-def killer(*args, **kwargs):
-    if when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(*args, **kwargs)
-    os.kill(os.getpid(), signal.SIGKILL)
-
 perception = load_perception("cpu")
-with Home.open(Path(home_path)) as home:
-    setattr(owner, name, killer)
-    request = FuseRequest((Path(source).read_bytes(),), Path(target).read_bytes(), "test")
-    pipeline.fuse(request, home, perception, Path(output))
+
+def attempt(home_path, source, target, output, step, when):
+    owner = seal
+    *modules, name = step.split(".")
+    for module in modules:
+        owner = getattr(owner, module)
+    original = getattr(owner, name)
+
+    def killer(*args, **kwargs):
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Home.open(Path(home_path)) as home:
+        setattr(owner, name, killer)
+        request = FuseRequest((Path(source).read_bytes(),), Path(target).read_bytes(), "test")
+        pipeline.fuse(request, home, perception, Path(output))
 """
 
 
@@ -125,17 +126,22 @@ def test_a_face_without_ground_is_refused_logged_and_nothing_is_written(
     assert "face.accounted" in str(entry.body)
 
 
+@pytest.fixture(scope="module")
+def fuser() -> Iterator[Victim]:
+    with victim(KILLER) as ready:
+        yield ready
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_between_any_two_steps_leaves_no_unlogged_output(
-    studio: Studio, tmp_path: Path, step: str, when: str
+    studio: Studio, fuser: Victim, tmp_path: Path, step: str, when: str
 ) -> None:
     if when == "after" and step == "consent.accept":
         pytest.skip("consent.accept is a context manager: its end is the start of the next step")
     output = tmp_path / "out.jpg"
     source, target = (str(person.path) for person in studio.people[:2])
-    arguments = [str(studio.home_path), source, target, str(output), step, when]
-    run_killed(KILLER, *arguments)
+    fuser.run(str(studio.home_path), source, target, str(output), step, when)
     with Home.open(studio.home_path) as home:
         assert fsck.verify(home).ok
         if output.exists():

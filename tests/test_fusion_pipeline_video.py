@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clips import clip, corners, filmed, hills
 from conftest import ORGANISATION, Studio
-from killing import run_killed
+from killing import Victim, victim
 
 from detector.check import Checker
 from detector.verdict import Verdict
@@ -287,41 +287,49 @@ def test_uneven_times_are_kept(studio: Studio, home: Home, odd: Path, tmp_path: 
 
 
 KILLER = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 from fusion import pipeline_video, seal_video
 from fusion.request import FuseRequest
 from fusion.swap import load_perception
 from provenance.home import Home
 
-home_path, source, target, output, step = sys.argv[1:]
-module, name = step.rsplit(".", 1)
-owner = seal_video
-for part in module.split("."):
-    owner = getattr(owner, part)
-original, left = getattr(owner, name), [2 if name == "write" else 1]
+perception = load_perception("cpu")
 
-def killer(*args, **kwargs):
-    done = original(*args, **kwargs)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return done
+def attempt(home_path, source, target, output, step):
+    module, name = step.rsplit(".", 1)
+    owner = seal_video
+    for part in module.split("."):
+        owner = getattr(owner, part)
+    original, left = getattr(owner, name), [2 if name == "write" else 1]
 
-setattr(owner, name, killer)
-with Home.open(Path(home_path)) as home:
-    request = FuseRequest((Path(source).read_bytes(),), b"", "test", preset="mobile")
-    pipeline_video.fuse_video(request, Path(target), home, load_perception("cpu"), Path(output))
+    def killer(*args, **kwargs):
+        done = original(*args, **kwargs)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    setattr(owner, name, killer)
+    with Home.open(Path(home_path)) as home:
+        request = FuseRequest((Path(source).read_bytes(),), b"", "test", preset="mobile")
+        pipeline_video.fuse_video(request, Path(target), home, perception, Path(output))
 """
+
+
+@pytest.fixture(scope="module")
+def fuser() -> Iterator[Victim]:
+    with victim(KILLER) as ready:
+        yield ready
 
 
 @pytest.mark.parametrize("step", ["VideoWriter.write", "signing.sign_stream", "VideoRelease.release"])
 def test_a_kill_leaves_nothing_released_and_unlogged(
-    studio: Studio, odd: Path, tmp_path: Path, step: str
+    studio: Studio, fuser: Victim, odd: Path, tmp_path: Path, step: str
 ) -> None:
     output = tmp_path / "out.mp4"
     source, target = studio.people[0].path, odd / "short.mp4"
-    run_killed(KILLER, str(studio.home_path), str(source), str(target), str(output), step)
+    fuser.run(str(studio.home_path), str(source), str(target), str(output), step)
     with Home.open(studio.home_path) as home:
         assert fsck.verify(home).ok
         assert [each for each in home.path.iterdir() if each.name.endswith(".part")] == []
