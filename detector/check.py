@@ -6,6 +6,7 @@ It changes nothing, writes nothing, and never says more than its evidence. What 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,23 +36,21 @@ from fusion.video import VIDEO_LIMITS, is_video
 from fusion.weights import DETECT
 from provenance import __version__, signing, watermark
 from provenance.checkpoint import open_checkpoint
-from provenance.codec import CODED_BITS
 from provenance.errors import LedgerError
 from provenance.foreign_marks import ForeignMark, RivaDecoder, read_foreign_marks
-from provenance.hashes import content_sha256, hamming_distance, perceptual_hash, sha256_hex
+from provenance.frame_evidence import NO_MARK
+from provenance.hashes import PERCEPTUAL_OTHER, content_sha256, sha256_hex
 from provenance.home import Home
 from provenance.ledger import Entry
-from provenance.mark_search import Pose
-from provenance.resolution import picture_as_marked
+from provenance.looks import Look
+from provenance.resolution import likeness_of
 from provenance.signing import ManifestReading
 from provenance.watermark import MarkReading
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Version of the verdict table and of the rules that lead to it; raised when one changes."""
 PREVIEW_PX = 480
 DETECTOR_FILE = Path(__file__).resolve().parent / "weights" / "detector.safetensors"
-NO_MARK = MarkReading(False, None, None, 1.0, np.zeros(CODED_BITS, np.float32), Pose())
-"""The reading of what is too small to carry a mark."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +169,7 @@ class Checker:
         content = content_sha256(data)
         manifest = signing.read_manifest(data, picture.format.mime, self.home.keys.trust)
         mark = self._read_mark(picture.rgb)
-        ledger = self.ledger_evidence(content, picture.rgb, mark)
+        ledger = self.ledger_evidence(content, [Look.of(picture.rgb)], mark)
         detector, steady = self._look(data, picture)
         return self.report(
             name,
@@ -238,8 +237,8 @@ class Checker:
         """Faces of a picture, largest first."""
         return self.eyes.faces(rgb)
 
-    def ledger_evidence(self, content: str, rgb: UInt8Array | None, mark: MarkReading) -> LedgerEvidence:
-        """What the ledger knows, by content hash first, then by the mark's id; `rgb` for the perceptual hash."""
+    def ledger_evidence(self, content: str, seen: Sequence[Look], mark: MarkReading) -> LedgerEvidence:
+        """What the ledger knows, by content hash first, then by the mark's id; `seen`: what carries the mark."""
         ledger = self.home.ledger
         found_by, entries = "content", ledger.find_by_content_hash(content)
         if not entries and mark.asset_id is not None:
@@ -248,12 +247,9 @@ class Checker:
         if not outputs:
             return LedgerEvidence(found=False)
         entry = outputs[-1]
-        distance = None
-        whole = rgb if found_by == "content" or rgb is None else picture_as_marked(rgb, mark.pose)
-        recorded = entry.body.get("perceptual_hash")  # a video's entry has none: its frames differ
-        if whole is not None and recorded is not None:
-            distance = hamming_distance(recorded, perceptual_hash(whole))
-        return LedgerEvidence(True, found_by, entry.index, self._is_included(entry), distance)
+        likeness = likeness_of(entry, seen, mark.pose if found_by == "mark" else watermark.STRAIGHT)
+        told = (None, None) if likeness is None else (likeness.distance, likeness.other_from)
+        return LedgerEvidence(True, found_by, entry.index, self._is_included(entry), *told)
 
     def _read_mark(self, rgb: UInt8Array) -> MarkReading:
         """What the pixels carry; a picture too small for a mark carries none."""
@@ -324,6 +320,7 @@ def _evidence(
         manifest_asset_id=manifest.asset_id,
         mark_asset_id=mark.asset_id if mark.present else None,
         perceptual_distance=ledger.perceptual_distance if ledger.found_by == "mark" else None,
+        other_from=ledger.other_from or PERCEPTUAL_OTHER,
         band=detector.band,
         band_reason=str(detector.reason or ""),
     )

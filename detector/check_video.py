@@ -36,9 +36,9 @@ from fusion.files import open_file
 from fusion.track import colours_of, is_cut
 from fusion.video import VIDEO_LIMITS, Frame, VideoInfo, open_video, sample_times
 from provenance import signing
+from provenance.frame_evidence import FrameEvidence
 from provenance.hashes import video_content_sha256
-from provenance.mark_frames import FrameReader
-from provenance.watermark import MIN_SIDE_PX, MarkReading
+from provenance.watermark import MarkReading
 
 if TYPE_CHECKING:
     from detector.check import Checker, Report
@@ -53,7 +53,7 @@ class _Seen:
 
     time_s: float
     colours: FloatArray
-    mark: MarkReading | None
+    mark_id: str | None
     faces: tuple[FaceEvidence, ...]
     band: Band
     shot: int = 0
@@ -72,17 +72,17 @@ class _Walk:
 
 def check_video(checker: Checker, path: Path, name: str) -> Report:
     """Check a video file; InputError `file.*`, MediaError `media.*` when it is none or not one frame decodes."""
-    from detector.check import NO_MARK, preview_of
+    from detector.check import preview_of
 
     with open_video(path) as video:
         wanted = sample_times(video.info, MAX_FRAMES)
-        walk, marks = _Walk(), FrameReader(checker.home.keys.mark_key)
+        walk, seen = _Walk(), FrameEvidence(checker.home.keys.mark_key)
         for number, frame in enumerate(video.frames(wanted)):
-            _look(checker, frame, walk, marks)
+            _look(checker, frame, walk, seen)
             if number == len(wanted) // 2 or walk.preview is None:
                 walk.preview = preview_of(frame.rgb)
         info, notes = video.info, tuple(video.notes)
-    mark = marks.reading() or NO_MARK
+    mark = seen.mark()
     detector, steady, evidence = _conclude(checker, walk, info, mark)
     with open_file(path, VIDEO_LIMITS.max_bytes) as file:
         content, whole = video_content_sha256(file), _sha256(file)
@@ -97,7 +97,7 @@ def check_video(checker: Checker, path: Path, name: str) -> Report:
         medium=medium,
         manifest=manifest,
         mark=mark,
-        ledger=checker.ledger_evidence(content, None, mark),
+        ledger=checker.ledger_evidence(content, seen.carrying(mark), mark),
         detector=detector,
         consistency=steady,
         video=evidence,
@@ -109,16 +109,16 @@ def _sha256(file: object) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _look(checker: Checker, frame: Frame, walk: _Walk, marks: FrameReader) -> None:
+def _look(checker: Checker, frame: Frame, walk: _Walk, seen: FrameEvidence) -> None:
     """One frame: its mark, its faces, its colours."""
     rgb = frame.rgb
-    mark = marks.look(rgb) if min(rgb.shape[:2]) >= MIN_SIDE_PX else None
+    mark_id = seen.look(rgb)
     found, _ = judge_faces(rgb, checker.faces(rgb), _gates(rgb), checker.scorer, redeliver=False)
     logits = [face.logit for face in found.faces if face.logit is not None]
     if logits and max(logits) > walk.doubt:
         walk.doubt, walk.doubtful = max(logits), rgb
     walk.size = (rgb.shape[0], rgb.shape[1])
-    walk.seen.append(_Seen(frame.time_s, colours_of(rgb), mark, found.faces, found.band))
+    walk.seen.append(_Seen(frame.time_s, colours_of(rgb), mark_id, found.faces, found.band))
 
 
 def _gates(rgb: UInt8Array) -> PictureGates:
@@ -168,7 +168,7 @@ def _reason(band: Band, seen: Sequence[_Seen]) -> Statement | None:
 
 def _point(seen: _Seen, mark: MarkReading) -> FramePoint:
     logits = [face.logit for face in seen.faces if face.logit is not None]
-    marked = seen.mark is not None and mark.asset_id is not None and seen.mark.asset_id == mark.asset_id
+    marked = mark.asset_id is not None and seen.mark_id == mark.asset_id
     return FramePoint(round(seen.time_s, 3), len(seen.faces), seen.band, max(logits, default=None), marked)
 
 

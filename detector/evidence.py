@@ -62,13 +62,17 @@ class FaceScorer(Protocol):
 
 @dataclass(frozen=True)
 class LedgerEvidence:
-    """What the ledger knows of a file: found by its content hash or by its mark's id."""
+    """What the ledger knows of a file: found by its content hash or by its mark's id.
+
+    perceptual_distance  bits of 64 from what was recorded; from `other_from` on it is another picture or video
+    """
 
     found: bool
     found_by: str | None = None
     index: int | None = None
     inclusion_verified: bool = False
     perceptual_distance: int | None = None
+    other_from: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,8 @@ class Evidence:
     signer                who signed, as the certificate says
     manifest_asset_id     id in the manifest's soft binding, 16 hex digits
     mark_asset_id         id that the mark carries, or None when no mark is present
-    perceptual_distance   bits (0-64) between this picture and the ledger's record of the mark, or None
+    perceptual_distance   bits (0-64) between this picture or video and the ledger's record of the mark, or None
+    other_from            from so many bits on it is another one
     band                  the detector's evidence band
     band_reason           why the detector says so, or cannot
     """
@@ -57,6 +58,7 @@ class Evidence:
     manifest_asset_id: str | None = None
     mark_asset_id: str | None = None
     perceptual_distance: int | None = None
+    other_from: int = PERCEPTUAL_OTHER
     band: Band = "not_applicable"
     band_reason: str = "no trained detector is installed"
 
@@ -175,16 +177,16 @@ def _claim_note(evidence: Evidence) -> tuple[Statement, ...]:
 
 def _transplant(evidence: Evidence) -> Finding | None:
     distance = evidence.perceptual_distance
-    if distance is None or distance < PERCEPTUAL_OTHER:
+    if distance is None or distance < evidence.other_from:
         return None
     conflict = Statement(
         "conflict.other_picture",
-        "the picture differs from the one recorded for this mark in {distance} of 64 perceptual bits",
+        "the file differs from the one recorded for this mark in {distance} of 64 perceptual bits",
         distance=distance,
     )
     return Finding(
         Verdict.MARK_TRANSPLANT,
-        "The mark is known, the picture is not the one it was given to: a transplanted mark is suspected.",
+        "The mark is known, the file does not show what it was given to: a transplanted mark is suspected.",
         (conflict,),
     )
 

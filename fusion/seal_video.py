@@ -24,6 +24,7 @@ from provenance import claim, mp4, signing
 from provenance.errors import MediaError, UsageError, VerificationError
 from provenance.hashes import video_content_sha256
 from provenance.home import Home
+from provenance.looks import FIELD, FrameHasher
 from provenance.manifests import record_output
 from provenance.mark_frames import FrameMarker, FrameReader
 
@@ -72,15 +73,16 @@ def seal_video(
 
     `tell` is asked for the details when all frames are made.
     """
-    asset_id = secrets.token_bytes(8)
+    asset_id, hasher = secrets.token_bytes(8), FrameHasher()
     with nameless_files(home.path, 2) as (encoded, again), nameless_files(home.path, 1) as (signed,):
-        _encode(frames, encoded, shape, asset_id, job, home, watch)
+        _encode(frames, encoded, shape, asset_id, hasher, job, home, watch)
         with watch.stage("read_back"):
             _require_mark(again, asset_id.hex(), home)
         with watch.stage("sign"):
             _sign(encoded, signed, asset_id.hex(), job, home)
         with watch.stage("record"):
-            sealed = _record(signed, asset_id.hex(), job, home, release.path, watch, tell())
+            hashes = {"media": "video", FIELD: hasher.record()}
+            sealed = _record(signed, asset_id.hex(), hashes, job, home, release.path, watch, tell())
         with watch.stage("release"):
             release.release(signed)
     return sealed
@@ -91,6 +93,7 @@ def _encode(
     file: BinaryIO,
     shape: Shape,
     asset_id: bytes,
+    hasher: FrameHasher,
     job: Job,
     home: Home,
     watch: Stopwatch,
@@ -112,6 +115,7 @@ def _encode(
         for rgb, time_s in frames:
             with watch.stage("mark"):
                 marked = marker.embed(draw_label(rgb) if job.label else rgb, asset_id)
+                hasher.look(marked)
             with watch.stage("encode"):
                 writer.write(marked, time_s)
 
@@ -151,6 +155,7 @@ def _sign(encoded: BinaryIO, signed: BinaryIO, asset_id: str, job: Job, home: Ho
 def _record(
     signed: BinaryIO,
     asset_id: str,
+    hashes: dict[str, Any],
     job: Job,
     home: Home,
     path: Path,
@@ -162,7 +167,7 @@ def _record(
         raise MediaError("media.damaged", "The signed video lost its manifest.", "Report this with the file.")
     signed.seek(0)
     whole = hashlib.file_digest(signed, "sha256").hexdigest()  # type: ignore[arg-type]
-    hashes = {"media": "video", "content_sha256": video_content_sha256(signed), "file_sha256": whole}
+    hashes = {**hashes, "content_sha256": video_content_sha256(signed), "file_sha256": whole}
     entry = entry_of(asset_id, hashes, job, home)
     with recording(job, home) as conn:
         receipt = record_output(home.ledger, entry, store, conn)

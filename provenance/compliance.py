@@ -7,24 +7,21 @@ that lacks its facts says so: it never passes by default.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import BinaryIO, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from provenance import fsck, watermark
+from provenance import fsck
 from provenance.claim import SAMPLE_SOURCE_TYPE, SYNTHETIC_SOURCE_TYPES
 from provenance.errors import InputError, LedgerError
 from provenance.home import Home
 from provenance.ledger import Entry
 from provenance.manifests import find_manifest
+from provenance.mp4 import read_packets
 from provenance.requirements import REQUIREMENTS, Requirement, Standard
 from provenance.signing import ManifestReading, read_manifest, read_store
-from provenance.xmp import XmpDeclaration, read_declaration
+from provenance.xmp import XmpDeclaration, declaration_of, read_xmp
 
-UInt8Array = npt.NDArray[np.uint8]
 State = Literal["pass", "fail", "needs a person"]
 Finding = tuple[State, str]
 
@@ -45,16 +42,17 @@ _AIGC_FIELDS = {
 
 @dataclass(frozen=True, eq=False)
 class Released:
-    """A released file to look at in full: its bytes and pixels, and the pixels of a copy encoded anew.
+    """A released file to look at in full: whole, or open where it is a video, and what its pixels carry.
 
-    rgb, recoded: uint8 [H, W, 3]
+    mark_id     id that was read from them, or None
+    recoded_id  the same of a copy coded anew
     """
 
     name: str
-    data: bytes
+    data: bytes | BinaryIO
     mime: str
-    rgb: UInt8Array
-    recoded: UInt8Array
+    mark_id: str | None
+    recoded_id: str | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ class _Facts:
     accepted: dict[int, Entry] = field(default_factory=dict)
 
 
-def judge(home: Home, standards: Sequence[Standard], released: Sequence[Released] = ()) -> list[Judged]:
-    """Every requirement of these standards, in the table's order."""
+def judge(home: Home, standards: Sequence[Standard], released: Iterable[Released] = ()) -> list[Judged]:
+    """Every requirement of these standards, in the table's order; released files are taken one by one."""
     facts = _gather(home, released)
     return [_judge_one(each, facts) for each in REQUIREMENTS if each.standard in standards]
 
@@ -108,7 +106,7 @@ def _judge_one(requirement: Requirement, facts: _Facts) -> Judged:
     return Judged(requirement, state, seen)
 
 
-def _gather(home: Home, released: Sequence[Released]) -> _Facts:
+def _gather(home: Home, released: Iterable[Released]) -> _Facts:
     entries = home.ledger.entries()
     recorded = [each for each in entries if each.kind == "output_recorded"]
     outputs, lost = [], 0
@@ -125,10 +123,9 @@ def _gather(home: Home, released: Sequence[Released]) -> _Facts:
 
 
 def _look_at(file: Released, home: Home) -> _File:
-    key = home.keys.mark_key
-    ids = [watermark.extract(rgb, key).asset_id for rgb in (file.rgb, file.recoded)]
-    reading = read_manifest(file.data, file.mime, home.keys.trust)
-    return _File(reading, read_declaration(file.data), *ids)
+    reading, data = read_manifest(file.data, file.mime, home.keys.trust), file.data
+    packets = read_xmp(data) if isinstance(data, bytes) else read_packets(data)
+    return _File(reading, declaration_of(packets), file.mark_id, file.recoded_id)
 
 
 # ---------------------------------------------------------------- checks

@@ -76,13 +76,24 @@ def perceptual_hash(rgb: npt.NDArray[np.uint8]) -> str:
     by 10 % 12-22. Two unlike photographs are 18 or more apart (median 32), two portraits framed alike 2 or more
     (median 26): few bits apart says "the same or framed alike", 24 or more "not this picture".
     """
+    return hash_of_luma(reduced_luma(rgb))
+
+
+def reduced_luma(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """uint8 [256, 256]: the luma of a uint8 [H, W, 3] RGB picture, reduced by area; all that perceptual hashes see."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ValueError(f"rgb must be uint8 [H, W, 3], not {rgb.dtype} {rgb.shape}")
-    luma = cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (256, 256), interpolation=cv2.INTER_AREA)
-    small = cv2.resize(luma.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
-    low = np.asarray(cv2.dct(small))[1:9, 1:9].ravel()
-    bits = low > np.median(low)
-    return np.packbits(bits).tobytes().hex()
+    size = (256, 256)
+    return np.asarray(
+        cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA), np.uint8
+    )
+
+
+def hash_of_luma(luma: npt.NDArray[np.uint8], side: int = 8) -> str:
+    """The DCT hash of `reduced_luma`: side² bits from four times as many pixels a side; `perceptual_hash` has 8."""
+    small = cv2.resize(luma.astype(np.float32), (4 * side, 4 * side), interpolation=cv2.INTER_AREA)
+    low = np.asarray(cv2.dct(small))[1 : side + 1, 1 : side + 1].ravel()
+    return np.packbits(low > np.median(low)).tobytes().hex()
 
 
 def hamming_distance(a: str, b: str) -> int:

@@ -1,4 +1,4 @@
-"""Finds the manifest of a copy that lost it: soft binding → ledger → stored manifest; opens no picture file.
+"""Finds the manifest of a copy that lost it: soft binding → ledger → stored manifest; opens no picture and no video.
 
 The four calls of the C2PA soft binding resolution API (docs/resolution.md), as a library. Only manifests that the
 ledger recorded are handed out, each compared with the hash recorded for it. Does not know who asks.
@@ -9,51 +9,53 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from provenance import watermark
+from provenance import looks, watermark
 from provenance.claim import MARK_ALGORITHM
 from provenance.errors import InputError
-from provenance.hashes import (
-    PERCEPTUAL_BITS,
-    PERCEPTUAL_OTHER,
-    PERCEPTUAL_SAME,
-    content_sha256,
-    hamming_distance,
-    perceptual_hash,
-)
+from provenance.hashes import PERCEPTUAL_BITS
 from provenance.home import Home
 from provenance.jumbf import active_manifest
 from provenance.ledger import Entry
+from provenance.looks import Likeness, Look
 from provenance.manifests import find_manifest
 from provenance.mark_search import Pose
 from provenance.signing import ManifestReading, Trust, read_detached
-from provenance.watermark import MarkReading
+from provenance.watermark import STRAIGHT, MarkReading
 
 UInt8Array = npt.NDArray[np.uint8]
 
 MAX_RESULTS = 10
 MAX_SCALE_CHANGE, MAX_TURN_DEG, MAX_SHIFT_PX = 0.04, 1.5, 12.0
-"""Beyond these, in the mark's own frame, a copy is a crop or a turn and its perceptual hash is not compared."""
+"""Beyond these, in the mark's own frame, a copy is a crop or a turn, and a perceptual hash that differs tells nothing.
+
+A video's mark goes where its scene goes: how far it was shifted says nothing there.
+"""
 
 
 @dataclass(frozen=True)
 class Match:
     """One manifest that a soft binding leads to.
 
-    perceptual_distance  bits of 64 between the asked picture and the recorded one; None where no picture was
-                         asked about, or it is a crop or a turn: 24 or more means another picture
+    likeness  of what was asked about to what was recorded; None where it was no picture or video, or a crop or a turn
     """
 
     manifest_id: str
     asset_id: str
     ledger_index: int
     found_by: str
-    perceptual_distance: int | None = None
+    likeness: Likeness | None = None
+
+    @property
+    def perceptual_distance(self) -> int | None:
+        """Bits of 64 that differ."""
+        return None if self.likeness is None else self.likeness.distance
 
     def as_dict(self) -> dict[str, object]:
         """An element of `matches` in the API's softBindingQueryResult; the score is the share of equal bits."""
@@ -80,7 +82,7 @@ class Resolver:
         `resolution.value`, `resolution.max_results`.
         """
         _check_algorithm(alg)
-        return self._matches(self._outputs_of(read_value(value)), "mark", None, max_results)
+        return self._matches(self._outputs_of(read_value(value)), "mark", (), max_results)
 
     def by_content(
         self, rgb: UInt8Array, content_sha256: str, alg: str | None = None, max_results: int = MAX_RESULTS
@@ -92,13 +94,18 @@ class Resolver:
         if alg is not None:
             _check_algorithm(alg)
         mark = watermark.extract(rgb, self._home.keys.mark_key)
+        return self.by_evidence(content_sha256, mark, [Look.of(rgb)], max_results), mark
+
+    def by_evidence(
+        self, content_sha256: str, mark: MarkReading, seen: Sequence[Look], max_results: int = MAX_RESULTS
+    ) -> list[Match]:
+        """The same for a picture or a video, of which the mark was read and the frames that carry it were `seen`."""
         recorded = _outputs(self._home.ledger.find_by_content_hash(content_sha256))
         if recorded:
-            return self._matches(recorded, "content", rgb, max_results), mark
+            return self._matches(recorded, "content", seen, max_results)
         if mark.asset_id is None:
-            return [], mark
-        whole = picture_as_marked(rgb, mark.pose)
-        return self._matches(self._outputs_of(mark.asset_id), "mark", whole, max_results), mark
+            return []
+        return self._matches(self._outputs_of(mark.asset_id), "mark", seen, max_results, mark.pose)
 
     def manifest(self, manifest_id: str, active_only: bool = False) -> bytes:
         """GET /manifests/{manifestId}: the whole store, `application/c2pa`, or the active manifest alone.
@@ -112,20 +119,24 @@ class Resolver:
         return _outputs(self._home.ledger.find_by_asset_id(asset_id))
 
     def _matches(
-        self, entries: list[Entry], found_by: str, rgb: UInt8Array | None, max_results: int
+        self,
+        entries: list[Entry],
+        found_by: str,
+        seen: Sequence[Look],
+        max_results: int,
+        pose: Pose = STRAIGHT,
     ) -> list[Match]:
         if max_results < 1:
             raise InputError(
                 "resolution.max_results", "At least one result must be asked for.", "Give 1 or more."
             )
-        seen = None if rgb is None else perceptual_hash(rgb)
         return [
             Match(
                 manifest_id=str(entry.body["manifest_id"]),
                 asset_id=str(entry.body["asset_id"]),
                 ledger_index=entry.index,
                 found_by=found_by,
-                perceptual_distance=_distance(entry, seen),
+                likeness=likeness_of(entry, seen, pose),
             )
             for entry in reversed(entries)
         ][:max_results]
@@ -168,34 +179,41 @@ class Recovered:
         }
 
 
-def recover(resolver: Resolver, data: bytes, mime: str, rgb: UInt8Array, trust: Trust) -> Recovered:
-    """The manifest of a copy (its bytes and its pixels), validated anew.
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """A picture or video that lost its manifest: the file, whole or open, and what was found in it.
+
+    seen  looks of the picture, or of the video's frames that carry the mark
+    """
+
+    data: bytes | BinaryIO
+    mime: str
+    content_sha256: str
+    mark: MarkReading
+    seen: Sequence[Look]
+
+
+def recover(resolver: Resolver, copy: Copy, trust: Trust) -> Recovered:
+    """The manifest of a copy, validated anew.
 
     InputError `recover.no_mark` where neither content nor mark is known, `recover.not_recorded` where the mark's
     id has no manifest here.
     """
-    matches, mark = resolver.by_content(rgb, content_sha256(data), max_results=1)
+    matches = resolver.by_evidence(copy.content_sha256, copy.mark, copy.seen, max_results=1)
     if not matches:
-        raise _nothing_found(mark)
+        raise _nothing_found(copy.mark)
     store = resolver.manifest(matches[0].manifest_id)
-    reading, fits = read_detached(store, data, mime, trust)
-    distance = matches[0].perceptual_distance
-    same = True if matches[0].found_by == "content" else _is_same(distance)
-    return Recovered(matches[0], store, reading, fits, same, mark)
-
-
-def _is_same(distance: int | None) -> bool | None:
-    """True up to PERCEPTUAL_SAME bits, False from PERCEPTUAL_OTHER on, None in between or unknown."""
-    if distance is None or PERCEPTUAL_SAME < distance < PERCEPTUAL_OTHER:
-        return None
-    return distance <= PERCEPTUAL_SAME
+    reading, fits = read_detached(store, copy.data, copy.mime, trust)
+    likeness = matches[0].likeness
+    same = True if matches[0].found_by == "content" else likeness and likeness.same
+    return Recovered(matches[0], store, reading, fits, same, copy.mark)
 
 
 def _nothing_found(mark: MarkReading) -> InputError:
     if mark.asset_id is None:
         return InputError(
             "recover.no_mark",
-            "The picture's content is not known here, and no mark of this home was read from it.",
+            "The file's content is not known here, and no mark of this home was read from it.",
             "Try a larger or less compressed copy; no mark proves nothing.",
         )
     return InputError(
@@ -221,12 +239,14 @@ def read_value(value: str) -> str:
     return text
 
 
-def picture_as_marked(rgb: UInt8Array, pose: Pose) -> UInt8Array | None:
-    """The picture as it lay when it was marked, or None for a crop or a turn: their hashes tell nothing."""
-    moved = max(abs(shift) for shift in pose.shift_px)
-    if abs(pose.scale - 1) > MAX_SCALE_CHANGE or abs(pose.turn_deg) > MAX_TURN_DEG or moved > MAX_SHIFT_PX:
-        return None
-    return np.ascontiguousarray(rgb[:, ::-1]) if pose.mirrored else rgb
+def likeness_of(entry: Entry, seen: Sequence[Look], pose: Pose) -> Likeness | None:
+    """What carries a mark against what was recorded for it; None for a crop or a turn that does not look the same."""
+    found = looks.compare(entry.body, [look.mirrored for look in seen] if pose.mirrored else seen)
+    if found is None or found.same:
+        return found
+    moved = 0.0 if looks.FIELD in entry.body else max(abs(shift) for shift in pose.shift_px)
+    is_whole = abs(pose.scale - 1) <= MAX_SCALE_CHANGE and abs(pose.turn_deg) <= MAX_TURN_DEG
+    return found if is_whole and moved <= MAX_SHIFT_PX else None
 
 
 def _check_algorithm(alg: str) -> None:
@@ -241,8 +261,3 @@ def _check_algorithm(alg: str) -> None:
 def _outputs(entries: Iterable[Entry]) -> list[Entry]:
     """The entries that recorded an output together with its manifest."""
     return [each for each in entries if each.kind == "output_recorded" and "manifest_id" in each.body]
-
-
-def _distance(entry: Entry, seen: str | None) -> int | None:
-    recorded = entry.body.get("perceptual_hash")
-    return None if seen is None or recorded is None else hamming_distance(str(recorded), seen)

@@ -177,16 +177,20 @@ def _looks_signed(stream: BinaryIO) -> bool:
     return all(any(word in part for part in parts) for word in (b"jumb", b"c2pa"))
 
 
-def read_detached(store: bytes, data: bytes, mime: str, trust: Trust) -> tuple[ManifestReading, bool]:
+def read_detached(
+    store: bytes, data: bytes | BinaryIO, mime: str, trust: Trust
+) -> tuple[ManifestReading, bool]:
     """What a manifest store kept elsewhere proves of a copy, and whether it fits the copy byte for byte.
 
     The reading judges signature and assertions alone: a copy that was encoded anew never fits its hash, and that is no
     tampering with the manifest. Whether the copy shows the same picture is for the perceptual hash to tell.
     """
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    stream.seek(0)
     try:
         with (
             c2pa.Context.from_dict(_settings(trust)) as context,
-            c2pa.Reader(mime, io.BytesIO(data), store, context=context) as reader,
+            c2pa.Reader(mime, stream, store, context=context) as reader,
         ):
             tree = json.loads(reader.json())
             failures = tree["validation_results"]["activeManifest"]["failure"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -67,8 +68,12 @@ def read_xmp(data: bytes) -> tuple[bytes, ...]:
 
 
 def read_declaration(data: bytes) -> XmpDeclaration:
+    """`declaration_of` the packets of a JPEG, PNG or WebP file; MediaError if it is foreign or cut short."""
+    return declaration_of(read_xmp(data))
+
+
+def declaration_of(packets: Sequence[bytes]) -> XmpDeclaration:
     """IPTC DigitalSourceType and TC260 AIGC of the first packet; unsound XML declares nothing."""
-    packets = read_xmp(data)
     found = _properties(packets[0]) if packets else {}
     return XmpDeclaration(
         digital_source_type=found.get(f"{{{IPTC_NAMESPACE}}}DigitalSourceType"),

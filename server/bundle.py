@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from provenance.errors import InputError
-from provenance.hashes import sha256_hex
+from provenance.hashes import PERCEPTUAL_OTHER, sha256_hex
 
 if TYPE_CHECKING:
     from detector.check import Report
@@ -119,6 +119,7 @@ def replay(data: bytes, scorer: FaceScorer | None = None) -> Replayed:
             manifest_asset_id=manifest["asset_id"],
             mark_asset_id=mark["asset_id"] if mark["present"] else None,
             perceptual_distance=ledger["perceptual_distance"] if ledger["found_by"] == "mark" else None,
+            other_from=ledger.get("other_from") or PERCEPTUAL_OTHER,
             band=found.band,
             band_reason=str(found.reason or ""),
         )

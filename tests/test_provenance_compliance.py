@@ -20,14 +20,8 @@ from provenance.compliance import CHECKS, Judged, Released, judge
 from provenance.home import Home
 from provenance.requirements import REQUIREMENTS, STANDARDS
 from server.cli import build_app, spread
+from server.copies import released_files
 from server.report_compliance import render_csv, render_html, render_pdf
-
-
-def released(path: Path) -> Released:
-    data = path.read_bytes()
-    rgb = read_picture(data).rgb
-    recoded = read_picture(encode_picture(rgb, Format.JPEG)).rgb
-    return Released(path.name, data, "image/png", rgb, recoded)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 def judged(studio: Studio) -> dict[str, Judged]:
     with Home.open(studio.home_path) as home:
         return {
-            each.requirement.id: each for each in judge(home, STANDARDS, [released(studio.people[0].path)])
+            each.requirement.id: each
+            for each in judge(home, STANDARDS, released_files([studio.people[0].path], home))
         }
 
 
@@ -85,7 +80,7 @@ def test_without_released_files_nothing_about_files_passes(studio: Studio) -> No
 
 def test_a_stripped_file_and_a_broken_ledger_fail(studio: Studio, tmp_path: Path) -> None:
     rgb = read_picture(studio.people[0].path.read_bytes()).rgb
-    bare = Released("bare.png", encode_picture(rgb, Format.PNG), "image/png", rgb, rgb)
+    bare = Released("bare.png", encode_picture(rgb, Format.PNG), "image/png", None, None)
     shutil.copytree(studio.home_path, tmp_path / "home")
     tamper(tmp_path / "home" / "ledger.db", "DELETE FROM manifests WHERE leaf_index = 2")
     with Home.open(tmp_path / "home") as home:

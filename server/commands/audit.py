@@ -13,7 +13,7 @@ from server.console import Json, emit, report_errors, say, table
 from server.deps import open_home
 
 if TYPE_CHECKING:
-    from provenance.compliance import Released
+    pass
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 
@@ -173,6 +173,7 @@ def report(
     from provenance.errors import UsageError
     from provenance.requirements import STANDARDS
     from server import report_compliance as render
+    from server.copies import released_files
 
     chosen = STANDARDS if standard == "all" else tuple(each for each in STANDARDS if each == standard)
     if not chosen:
@@ -186,20 +187,10 @@ def report(
         )
     check_writable(out, files or ())
     with open_home() as home:
-        judged = judge(home, chosen, [_released(path) for path in files or ()])
+        judged = judge(home, chosen, released_files(files or (), home))
         write_file_atomically(out, render.render(kind, judged, home.organisation))
     rows = render.rows_of(judged)
     if json_output:
         emit({"output": str(out), "rows": rows})
     else:
         table(("id", "state", "seen"), [(row["id"], row["state"], row["seen"]) for row in rows])
-
-
-def _released(path: Path) -> Released:
-    from fusion.media import LIMITS, Format, encode_picture, read_file, read_picture
-    from provenance.compliance import Released
-
-    data = read_file(path, LIMITS.max_bytes)
-    picture = read_picture(data)
-    recoded = read_picture(encode_picture(picture.rgb, Format.JPEG)).rgb
-    return Released(path.name, data, picture.format.mime, picture.rgb, recoded)

@@ -18,26 +18,24 @@ def add_to(app: typer.Typer) -> None:
 
 @report_errors
 def recover(
-    file: Annotated[Path, typer.Argument(help="A copy that lost its manifest.")],
+    file: Annotated[Path, typer.Argument(help="A copy, picture or video, that lost its manifest.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .c2pa (the store) or .json.")],
     json_output: Json = False,
 ) -> None:
     """Find a stripped file's manifest through its mark and the ledger, and validate it anew."""
-    from fusion.files import check_writable
-    from fusion.media import LIMITS, read_file, read_picture, write_file_atomically
+    from fusion.files import check_writable, write_file_atomically
     from provenance.errors import UsageError
     from provenance.resolution import Resolver
     from provenance.resolution import recover as recover_manifest
+    from server.copies import open_copy
 
     if out.suffix not in {".c2pa", ".json"}:
         raise UsageError(
             "recover.format", f"{out.name} is neither .c2pa nor .json.", "Name the output *.c2pa or *.json."
         )
     check_writable(out, [file])
-    data = read_file(file, LIMITS.max_bytes)
-    picture = read_picture(data)
-    with open_home() as home:
-        found = recover_manifest(Resolver(home), data, picture.format.mime, picture.rgb, home.keys.trust)
+    with open_home() as home, open_copy(file, home.keys.mark_key) as copy:
+        found = recover_manifest(Resolver(home), copy, home.keys.trust)
     payload = {"file": str(file), "output": str(out), **found.as_dict()}
     report = {**payload, "tree": found.reading.tree}
     content = found.store if out.suffix == ".c2pa" else json.dumps(report, indent=2).encode()
@@ -49,14 +47,14 @@ def recover(
         proof = found.reading
         rows += [("manifest", proof.state), ("signer", proof.signer), ("declares", proof.source_type)]
         table(("what", "found"), rows)
-        say(_told(found.same_picture))
+        say(_told(found.same_picture, "video" if copy.mime.startswith("video/") else "picture"))
     if found.same_picture is False or found.reading.state != "valid":
         raise typer.Exit(3)
 
 
-def _told(same_picture: bool | None) -> str:
-    if same_picture is None:
+def _told(same: bool | None, kind: str) -> str:
+    if same is None:
         return "The manifest belongs to the mark; a crop, a turn or a changed copy was not compared with the record."
-    if same_picture:
-        return "The manifest belongs to this picture: the perceptual hashes agree."
-    return "The mark is known, the picture is not the one it was given to: a transplanted mark is suspected."
+    if same:
+        return f"The manifest belongs to this {kind}: the perceptual hashes agree."
+    return f"The mark is known, the {kind} is not what it was given to: a transplanted mark is suspected."
