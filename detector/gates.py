@@ -65,23 +65,16 @@ def judge_picture(rgb: UInt8Array, luma_table: Sequence[int] | None = None) -> P
 
 def judge_face(rgb: UInt8Array, face: Face) -> Statement | None:
     """Why one face of uint8 [H, W, 3] cannot be judged, or None."""
-    side = face_side_px(face)
-    if side < MIN_FACE_PX:
+    if face.side_px < MIN_FACE_PX:
         return Statement(
             "gate.face_small",
             "the face is {size} px large, {least} px are needed",
-            size=round(side),
+            size=round(face.side_px),
             least=round(MIN_FACE_PX),
         )
     if flatness(_inner(rgb, face.box_xyxy)) > MAX_FLAT:
         return Statement("gate.drawing", "the face looks drawn or rendered, not photographed")
     return None
-
-
-def face_side_px(face: Face) -> float:
-    """Root of the area of a face's box."""
-    left, top, right, bottom = (float(value) for value in face.box_xyxy)
-    return float(np.sqrt(max(right - left, 0.0) * max(bottom - top, 0.0)))
 
 
 def jpeg_quality(luma_table: Sequence[int]) -> float:

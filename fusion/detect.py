@@ -137,8 +137,8 @@ def find_faces(
     if try_turned and not faces:
         turned = _search_turned(small, detector, max(min_score, TURNED_MIN_SCORE))
         faces = [_as_face(row, ratio) for row in turned]
-    faces = [face for face in faces if _side(face) >= min_size_px]
-    return sorted(faces, key=_side, reverse=True)
+    faces = [face for face in faces if face.side_px >= min_size_px]
+    return sorted(faces, key=lambda face: face.side_px, reverse=True)
 
 
 def settle_doubts(rgb: UInt8Array, faces: list[Face], detector: Detector) -> list[Face]:
@@ -165,7 +165,7 @@ def look_again(rgb: UInt8Array, faces: Sequence[Face], detector: Detector) -> li
 def alone_from_image(face: Face) -> align.Matrix:
     """[2, 3] from picture px to the square of ALONE_SIDE_PX that shows the face alone, upright, ALONE_PX large."""
     roll = math.radians(align.roll_degrees(face.points_px))
-    scale = ALONE_PX / max(_side(face), 1.0)
+    scale = ALONE_PX / max(face.side_px, 1.0)
     linear = scale * np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
     middle = (face.box_xyxy[:2].astype(np.float64) + face.box_xyxy[2:]) / 2
     return np.concatenate([linear, ((ALONE_SIDE_PX - 1) / 2 - linear @ middle)[:, None]], axis=1)
@@ -323,8 +323,3 @@ def _as_face(row: FloatArray, ratio: FloatArray) -> Face:
     places = (row[1:].reshape(7, 2) + 0.5) / ratio - 0.5
     places = places.astype(np.float32)
     return Face(box_xyxy=places[:2].reshape(4), points_px=places[2:], score=float(row[0]))
-
-
-def _side(face: Face) -> float:
-    left, top, right, bottom = face.box_xyxy
-    return float(np.sqrt(max(right - left, 0) * max(bottom - top, 0)))

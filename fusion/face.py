@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,3 +28,14 @@ class Face:
     score: float
     landmarks_px: FloatArray | None = None
     embedding: FloatArray | None = None
+
+    @property
+    def area_px(self) -> float:
+        """Of the box, px²; 0 for a box without an inside."""
+        left, top, right, bottom = (float(side) for side in self.box_xyxy)
+        return max(right - left, 0.0) * max(bottom - top, 0.0)
+
+    @property
+    def side_px(self) -> float:
+        """Of the square as large as the box, px."""
+        return math.sqrt(self.area_px)

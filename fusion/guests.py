@@ -168,7 +168,7 @@ def to_bgr(rgb: UInt8Array) -> UInt8Array:
 
 def largest_first(faces: list[Face]) -> list[Face]:
     """Faces by the area of their box."""
-    return sorted(faces, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
+    return sorted(faces, key=lambda face: face.area_px, reverse=True)
 
 
 class YuNetFinder:

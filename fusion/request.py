@@ -100,7 +100,7 @@ def pair_up(request: FuseRequest, num_sources: int, target_faces: list[Face]) ->
     if request.face == "all":
         return [(0, k) for k in range(len(target_faces))]
     if request.face == "largest":
-        areas = [_area(face) for face in target_faces]
+        areas = [face.area_px for face in target_faces]
         return [(0, areas.index(max(areas)))]
     return [_parse_pair(f"0={request.face}", num_sources, len(target_faces))]
 
@@ -114,8 +114,3 @@ def _parse_pair(text: str, num_sources: int, num_faces: int) -> tuple[int, int]:
         f"{text!r} names no pair of the {num_sources} source(s) and {num_faces} face(s).",
         "Write SOURCE=FACE, both counted from 0, faces from the left.",
     )
-
-
-def _area(face: Face) -> float:
-    left, top, right, bottom = (float(side) for side in face.box_xyxy)
-    return (right - left) * (bottom - top)

@@ -64,7 +64,7 @@ class Chain:
         self.total = self.total + _embedding(face)
         self.num_frames += 1
         self.face, self.last = face, frame
-        if _area(face) > _area(self.largest):
+        if face.area_px > self.largest.area_px:
             self.largest = face
 
     @property
@@ -93,7 +93,7 @@ class Person:
 
     @property
     def face(self) -> Face:
-        return max((chain.largest for chain in self.chains), key=_area)
+        return max((chain.largest for chain in self.chains), key=lambda face: face.area_px)
 
 
 class Tracks:
@@ -187,7 +187,7 @@ class Tracker:
         """Each face to the open chain it overlaps and resembles most; a chain takes one; others begin a new one."""
         free = list(self._open)
         found = []
-        for face in sorted(faces, key=_area, reverse=True):
+        for face in sorted(faces, key=lambda face: face.area_px, reverse=True):
             chain = max(free, key=lambda each: _overlap(each.face, face), default=None)
             if chain is None or _overlap(chain.face, face) < OVERLAP or not _resembles(chain, face):
                 chain = Chain(len(self.chains), number, number, face, face)
@@ -280,11 +280,6 @@ def _resembles(chain: Chain, face: Face) -> bool:
 
 def _overlap(one: Face, other: Face) -> float:
     return float(overlaps(one.box_xyxy[None], other.box_xyxy[None])[0, 0])
-
-
-def _area(face: Face) -> float:
-    left, top, right, bottom = (float(side) for side in face.box_xyxy)
-    return max(right - left, 0.0) * max(bottom - top, 0.0)
 
 
 def _embedding(face: Face) -> FloatArray:
