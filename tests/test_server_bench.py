@@ -86,6 +86,15 @@ def test_an_unknown_case_is_refused_and_a_missing_peer_is_named(
     assert json.loads(told.out)["rows"] == []
 
 
+@pytest.mark.parametrize("suite", ["fuse", "video"])
+def test_an_unknown_preset_is_refused_before_anything_is_measured(
+    suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bench", suite, "--preset", "mobile", "--preset", "nonsense", "--out", tmp_path) == 2
+    assert "swap.unknown_preset" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_broken_ledger_in_one_part_is_not_outvoted() -> None:
     sound, broken = (row("kill_9", "ledger_sound", value, "1 = yes", 9) for value in (1.0, 0.0))
     assert merge([broken], [sound], add_kills=True)[0]["value"] == 0.0

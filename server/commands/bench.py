@@ -43,12 +43,9 @@ def bench_fuse(
     """Measure the whole path of a 1080p picture, from its bytes to its release, in a home of its own."""
     import tempfile
 
-    from fusion.swap import find_preset
     from server.bench_path import measure_path
 
-    presets = preset or ["film", "mobile"]
-    for name in presets:
-        find_preset(name)
+    presets = _known(preset or ["film", "mobile"])
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_path(Path(folder), presets, 2 if quick else times)
     write_suite("fuse", rows, as_markdown(rows), out, json_output)
@@ -67,15 +64,21 @@ def bench_video(
     """Measure the fusion of a drawn 720p clip of nobodies: frames a second, stages, memory, jitter, drift."""
     import tempfile
 
-    from fusion.swap import find_preset
     from server.bench_video import measure_video
 
-    presets = preset or ["mobile", "film"]
-    for name in presets:
-        find_preset(name)
+    presets = _known(preset or ["mobile", "film"])
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_video(Path(folder), presets, 8 if quick else frames)
     write_suite("video", rows, as_markdown(rows), out, json_output)
+
+
+def _known(presets: list[str]) -> list[str]:
+    """The same names; UsageError `swap.unknown_preset` before anything is measured."""
+    from fusion.swap import find_preset
+
+    for name in presets:
+        find_preset(name)
+    return presets
 
 
 @report_errors
