@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fusion import mask, mesh
 from fusion.align import five_points, landmarks_box, warp_crop
+from fusion.blend import resize
 from fusion.face import Face, FloatArray, UInt8Array
-from fusion.generator import STYLE_256, StyleGenerator
+from fusion.generator import STYLE_SIZES, StyleGenerator
 from fusion.hybrid import HYBRID_PX, HybridNet, drawn_share
 from fusion.identity import IdentityNet, embed_face, load_identity
 from fusion.native import (
@@ -29,7 +30,7 @@ from fusion.native import (
     generator_crop_from_image,
     spare,
 )
-from fusion.warp import WarpOptions, WarpResult, warp_face
+from fusion.warp import WarpOptions, WarpResult, check_face, warp_face
 from fusion.weights import HYBRID, STYLE, load_weights, verify_file
 
 
@@ -90,7 +91,10 @@ def predict_fields(
 
 @dataclass(frozen=True, eq=False)
 class StyleEngine:
-    """The target's face painted anew: its coarse bands come from the generator, finer ones stay the target's."""
+    """The target's face altered by an identity vector alone: the source's picture is not drawn from.
+
+    Coarse bands come from the generator, finer ones, eyes and what lies in front of the face stay the target's.
+    """
 
     net: StyleGenerator
     identity: IdentityNet
@@ -105,14 +109,20 @@ class StyleEngine:
         *,
         identity: FloatArray | None = None,
     ) -> WarpResult:
-        """`options.feather` is the width of the seam; the rest belongs to the geometry of `warp`."""
+        """FaceErrors of `check_face`. Of `options`, `feather`, `keep_eyes`, `keep_mouth` and `grid_px` count."""
+        options = options or WarpOptions()
+        check_face(target_rgb, target_landmarks, "target", options)
         begun = time.perf_counter()
         size = self.net.config.size_px
         vector = embed_source(source_rgb, source_landmarks, self.identity) if identity is None else identity
         crop = generator_crop_from_image(target_landmarks, size)
         seen = warp_crop(target_rgb, crop, size, border="replicate")
-        region = face_region(target_rgb, target_landmarks, (options or WarpOptions()).feather)
-        rgb = apply_fields(target_rgb, region, predict_change(self.net, seen, vector), crop)
+        region = face_region(target_rgb, target_landmarks, options)
+        fields = predict_change(self.net, seen, vector)
+        spared = spared_contours(options)
+        if spared:
+            fields = spare(fields, target_landmarks, crop, spared)
+        rgb = apply_fields(target_rgb, region, fields, crop)
         spent = {"generate": 1e3 * (time.perf_counter() - begun)}
         return dataclasses.replace(region, rgb=rgb, timings_ms=spent)
 
@@ -128,16 +138,29 @@ def predict_change(net: StyleGenerator, target: UInt8Array, identity: FloatArray
     return np.concatenate([change, np.zeros_like(change[..., :1])], axis=2)
 
 
-def face_region(target_rgb: UInt8Array, landmarks_px: FloatArray, feather: float) -> WarpResult:
-    """The untouched target with the region that a generator may alter: the face's oval."""
+def face_region(target_rgb: UInt8Array, landmarks_px: FloatArray, options: WarpOptions) -> WarpResult:
+    """The untouched target with the region that a generator may alter: the face's oval but for what covers it."""
     oval = landmarks_px[list(mesh.OVAL), :2]
     limit = [target_rgb.shape[1], target_rgb.shape[0]]
     x0, y0 = np.clip(np.floor(oval.min(0)) - 2, 0, limit).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(oval.max(0)) + 3, 0, limit).astype(int).tolist()
     points = landmarks_px[: mesh.NUM_MESH, :2] - np.array([x0, y0], np.float32)
     inside = mask.fill_contour(points, mesh.OVAL, (y1 - y0, x1 - x0))
-    share = mask.feather_inside(inside, feather * mesh.face_width(landmarks_px))
+    share = mask.feather_inside(inside, options.feather * mesh.face_width(landmarks_px))
+    share = share * _bare_share(target_rgb[y0:y1, x0:x1], points, options.grid_px)
     return WarpResult(target_rgb, share, (x0, y0, x1, y1), share > 0, landmarks_px[:, :2])
+
+
+def _bare_share(rgb: UInt8Array, points: FloatArray, grid_px: int) -> FloatArray:
+    """`mask.uncovered_share` of a face's region uint8 [h, w, 3], found on a grid of that side, float32 [h, w]."""
+    size = (rgb.shape[0], rgb.shape[1])
+    scale = min(1.0, grid_px / max(size))
+    grid = (max(2, round(size[0] * scale)), max(2, round(size[1] * scale)))
+    small = resize(rgb.astype(np.float32) / np.float32(255), grid)
+    there = (points * [grid[1] / size[1], grid[0] / size[0]]).astype(np.float32)
+    hull, width = mask.fill_contour(there, mesh.OVAL, grid), mesh.face_width(there)
+    skin = mask.skin_likelihood(small, there, hull, width)
+    return resize(mask.uncovered_share(small, skin, there, hull, width), size)
 
 
 def embed_source(rgb: UInt8Array, landmarks_px: FloatArray, net: IdentityNet) -> FloatArray:
@@ -163,9 +186,9 @@ def load_hybrid(device: str = "cpu") -> HybridEngine:
 
 @cache
 def load_style(device: str = "cpu") -> StyleEngine:
-    """The generator; WeightsError `weights.missing` as long as none is shipped."""
+    """The generator that ships, of the size that its weights have; WeightsError as `load_weights`."""
     verify_file(STYLE)
-    net = StyleGenerator(STYLE_256)
+    net = StyleGenerator(STYLE_SIZES[STYLE.input_size_px[0]])
     load_weights(net, STYLE)
     _place(net, device)
     return StyleEngine(net, load_identity(device))

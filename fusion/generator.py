@@ -3,7 +3,8 @@
 StyleGAN2 layers (arXiv 1912.04958, eq. 1-3), three per resolution from 8 px up: 18 at 256 px, 15 at 128 px. Layers 1-6
 (8 and 16 px) are modulated by the identity, all later ones by codes of the target. There is no learned constant: the
 picture grows from the target's own 8 px feature without its statistics (instance norm), so that pose stays and the
-target's identity goes. Knows no geometry, no weights file and no training.
+target's identity goes. What the layers paint is a change of the target, almost 0 at the start: grain and
+light need not be learnt anew. Knows no geometry, no weights file and no training.
 """
 
 from __future__ import annotations
@@ -42,20 +43,22 @@ class StyleConfig:
         return tuple(COARSEST_PX << level for level in range(len(self.channels)))
 
 
-STYLE_256: Final = StyleConfig(256, (384, 384, 256, 128, 64, 32), (320, 256, 160, 96, 48, 24))
-STYLE_128: Final = StyleConfig(128, (384, 384, 256, 128, 64), (320, 256, 160, 96, 48))
+STYLE_256: Final = StyleConfig(256, (512, 256, 96, 32, 16, 12), (192, 128, 64, 32, 12, 8))
+STYLE_128: Final = StyleConfig(128, (512, 256, 96, 32, 16), (192, 128, 64, 32, 12))
+STYLE_SIZES: Final = {config.size_px: config for config in (STYLE_128, STYLE_256)}
 
 
 class ModulatedConv(nn.Module):
     """3x3 convolution whose weights a style scales per input channel and then normalises per output channel.
 
     w' = s_i w (eq. 1), w'' = w' / sqrt(sum_ik w'² + e) (eq. 3). Both are applied beside the convolution, which then
-    shares its weights across the batch: the same numbers, and no grouped convolution.
+    shares its weights across the batch: the same numbers, and no grouped convolution. Weights begin at a deviation of
+    1, which eq. 3 undoes: a step of Adam moves every layer by the same share (equalised rate, arXiv 1710.10196, 4.1).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3) / (9 * in_channels) ** 0.5)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.affine = nn.Linear(IDENTITY_SIZE, in_channels)
         nn.init.normal_(self.affine.weight, std=IDENTITY_SIZE**-0.5)
@@ -84,6 +87,8 @@ class TargetEncoder(nn.Module):
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(widths)
         )
         self.again = nn.ModuleList(nn.Conv2d(coarse, coarse, 3, padding=1) for coarse in widths[1:])
+        for layer in (self.enter, *self.down, *self.again):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
 
     def forward(self, target: Tensor) -> list[Tensor]:
         """[N, 3, S, S] in [0, 1] → [N, C, r, r] for r = 8 … S."""
@@ -158,6 +163,9 @@ class StyleGenerator(nn.Module):
             narrow = config.skip_width if fine else None
             self.gates.append(AttentionGate(width, config.encoder[level], narrow, cap))
         self.out = nn.Conv2d(incoming, 3, 3, padding=1)
+        with torch.no_grad():
+            for parameter in self.out.parameters():
+                parameter.normal_(std=2e-3)
 
     def styles(self, features: list[Tensor], identity: Tensor) -> list[Tensor]:
         """One code [N, 512] per layer: the identity's for layers 1-6, the target's own for the rest.
@@ -186,7 +194,7 @@ class StyleGenerator(nn.Module):
                 h = self.layers[number](h, codes[number])
                 if level and number % LAYERS_PER_RESOLUTION == 0:
                     h = self.gates[level - 1](h, self._skip(features, level))
-        picture: Tensor = 0.5 + 0.5 * self.out(h)
+        picture: Tensor = target + 0.5 * self.out(h)
         return picture
 
     def _skip(self, features: list[Tensor], level: int) -> Tensor:

@@ -208,6 +208,18 @@ def thread_mask(
     return np.asarray(np.minimum(1.3 * blur(widen(found, 0.014 * width), 0.008 * width), 1), np.float32)
 
 
+def uncovered_share(
+    rgb: FloatArray, skin: FloatArray, points: FloatArray, hull: FloatArray, width: float
+) -> FloatArray:
+    """1 where a face lies bare, 0 where something of its picture is in front of it, float32 [H, W].
+
+    rgb float32 [H, W, 3] in [0, 1], `skin` its skin_likelihood [H, W].
+    """
+    share = 1 - occluder_mask(skin, points, hull, width)
+    share = share * (1 - foreign_mask(rgb, skin, points, hull, width))
+    return share * (1 - thread_mask(rgb, skin, points, hull, width))
+
+
 def _black_hat(lightness: FloatArray, radius_px: float) -> FloatArray:
     """How much darker each pixel is than both its sides, for what is narrower than a disc, float32 [h, w]."""
     closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, _disc(radius_px))

@@ -135,8 +135,8 @@ def warp_face(
     del identity
     options = options or WarpOptions()
     shape = shape or load_shape_model()
-    _check_face(target_rgb, target_landmarks, "target", options)
-    _check_face(source_rgb, source_landmarks, "source", options)
+    check_face(target_rgb, target_landmarks, "target", options)
+    check_face(source_rgb, source_landmarks, "source", options)
     clock = [time.perf_counter()]
     geometry = plan_geometry(target_rgb.shape[:2], target_landmarks, source_landmarks, options, shape)
     clock.append(time.perf_counter())
@@ -158,7 +158,8 @@ def warp_face(
     )
 
 
-def _check_face(rgb: UInt8Array, landmarks: FloatArray, role: str, options: WarpOptions) -> None:
+def check_face(rgb: UInt8Array, landmarks: FloatArray, role: str, options: WarpOptions) -> None:
+    """FaceError `swap.no_landmarks`, `swap.face_too_small` or `swap.face_outside` for a face that no engine can use."""
     again = "Run the landmark finder on this face again."
     if landmarks.shape[0] != mesh.NUM_LANDMARKS or landmarks.ndim != 2 or landmarks.shape[1] < 2:
         raise FaceError("swap.no_landmarks", f"the {role}'s landmarks have shape {landmarks.shape}", again)
@@ -312,11 +313,9 @@ def plan_look(
     skin_over = mask.skin_likelihood(over, points, geometry.hull, width)
     skin_under = mask.skin_likelihood(under, points, geometry.hull, width)
     share = mask.feather_inside(geometry.hull, options.feather * width)
-    for skin in (skin_over, skin_under):
-        share = share * (1 - mask.occluder_mask(skin, points, geometry.hull, width))
+    share = share * (1 - mask.occluder_mask(skin_over, points, geometry.hull, width))
     share = share * (1 - mask.fringe_mask(skin_over, points, geometry.hull, width))
-    share = share * (1 - mask.foreign_mask(under, skin_under, points, geometry.hull, width))
-    share = share * (1 - mask.thread_mask(under, skin_under, points, geometry.hull, width))
+    share = share * mask.uncovered_share(under, skin_under, points, geometry.hull, width)
     holes: list[tuple[int, ...]] = list(mask.EYES) if options.keep_eyes else []
     holes += [mesh.INNER_LIPS] if options.keep_mouth else []
     for contour in holes:

@@ -32,7 +32,18 @@ def inputs(size: int, count: int = 2, seed: int = 0) -> tuple[torch.Tensor, torc
 @pytest.fixture(scope="module")
 def net() -> StyleGenerator:
     torch.manual_seed(3)
-    return StyleGenerator(SMALL)
+    made = StyleGenerator(SMALL)
+    with torch.no_grad():
+        made.out.weight.mul_(50)  # a fresh one hardly paints
+    return made
+
+
+def test_a_fresh_generator_gives_the_target_back() -> None:
+    torch.manual_seed(4)
+    target, identity = inputs(128)
+    with torch.inference_mode():
+        picture = StyleGenerator(SMALL)(target, identity)
+    assert 0 < float((picture - target).abs().max()) < 0.1
 
 
 def test_there_are_three_layers_per_resolution_and_10_to_20_million_parameters() -> None:

@@ -11,6 +11,7 @@ from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion import mesh
 from fusion.align import apply_matrix, five_points
+from fusion.covers import draw_cover
 from fusion.engines import HybridEngine, StyleEngine, hybrid_face, predict_fields, spared_contours
 from fusion.export import export_onnx
 from fusion.face import UInt8Array
@@ -219,6 +220,16 @@ def test_the_share_of_the_source_is_seen_in_the_crop(scene) -> None:
     assert np.abs(back - composite.mask).mean() < 0.03
 
 
+def painting() -> StyleGenerator:
+    """A small `style` that changes every pixel of the face."""
+    torch.manual_seed(0)
+    net = StyleGenerator(StyleConfig(128, (32, 32, 16, 16, 16), (16, 16, 16, 16, 16)))
+    with torch.no_grad():
+        net.out.weight.mul_(20)
+        net.out.bias.fill_(0.2)
+    return net
+
+
 @pytest.mark.parametrize("kind", ["hybrid", "style"])
 def test_an_engine_alters_the_face_alone_and_takes_a_known_identity(scene, kind: str) -> None:
     target, points, source, other = scene
@@ -228,10 +239,7 @@ def test_an_engine_alters_the_face_alone_and_takes_a_known_identity(scene, kind:
         stir(net)
         engine = HybridEngine(net, identity)
     else:
-        torch.manual_seed(0)
-        engine = StyleEngine(
-            StyleGenerator(StyleConfig(128, (32, 32, 16, 16, 16), (16, 16, 16, 16, 16))), identity
-        )
+        engine = StyleEngine(painting(), identity)
     before = target.copy()
     result = engine(target, points, source, other)
     assert (target == before).all()
@@ -250,14 +258,28 @@ def test_an_engine_alters_the_face_alone_and_takes_a_known_identity(scene, kind:
 
 def test_the_style_engine_keeps_the_targets_finest_bands(scene) -> None:
     target, points, source, other = scene
-    torch.manual_seed(0)
-    net = StyleGenerator(StyleConfig(128, (32, 32, 16, 16, 16), (16, 16, 16, 16, 16)))
-    out = StyleEngine(net, load_identity())(target, points, source, other).rgb
+    out = StyleEngine(painting(), load_identity())(target, points, source, other).rgb
     x, y = np.rint(points[205]).astype(int)
     window = (slice(y - 24, y + 24), slice(x - 24, x + 24))
     fine = [p[window].astype(float)[1:, 1:] - p[window].astype(float)[:-1, :-1] for p in (out, target)]
     assert np.abs(out[window].astype(float) - target[window]).mean() > 3
     assert np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1] > 0.8
+
+
+def test_the_style_engine_leaves_eyes_mouth_and_covers_to_the_target(scene) -> None:
+    target, points, source, other = scene
+    covered, share = draw_cover(target, points, "microphone")
+    result = StyleEngine(painting(), load_identity())(covered, points, source, other)
+    changed = np.abs(result.rgb.astype(int) - covered).max(-1)
+    for contour in (mesh.LEFT_EYE, mesh.RIGHT_EYE, mesh.INNER_LIPS):
+        x, y = np.rint(points[list(contour), :2].mean(0)).astype(int)
+        assert changed[y, x] <= 1
+    x, y = np.rint(points[205]).astype(int)
+    assert changed[y, x] > 10
+    x0, y0, x1, y1 = result.roi_xyxy
+    core = share[y0:y1, x0:x1] > 0.9
+    assert core.sum() > 500
+    assert (changed[y0:y1, x0:x1][core] <= 10).mean() > 0.8
 
 
 def test_fields_do_not_depend_on_the_batch_or_the_run(scene) -> None:

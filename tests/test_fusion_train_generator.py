@@ -157,12 +157,23 @@ def test_the_style_generator_takes_a_step(judges: Judges, monkeypatch: pytest.Mo
 
     small = StyleConfig(128, (32, 32, 16, 16, 16), (16, 16, 16, 16, 16))
     monkeypatch.setattr(generator, "STYLE_128", small)
-    run = GeneratorRun(replace(RECIPE, engine="style"), judges)
+    guide = generator.load_guide("cpu")
+    run = GeneratorRun(replace(RECIPE, engine="style"), judges, guide)
     before = [p.clone() for p in run.painter.parameters()]
     found = run.step(batch())
     assert all(np.isfinite(list(found.values())))
     moved = [not torch.equal(a, b) for a, b in zip(before, run.painter.parameters(), strict=True)]
     assert all(moved)
+
+
+def test_style_is_held_to_what_hybrid_makes_of_the_composite() -> None:
+    guide, given = generator.load_guide("cpu"), batch()
+    told = generator.guided(given, guide)
+    assert torch.equal(told.composite, guide(given).clamp(0, 1))
+    assert float((told.composite - given.composite).abs().max()) > 0.01
+    assert torch.equal(told.target, given.target)
+    assert GeneratorRecipe.of("style").anchor > GeneratorRecipe.of("hybrid").anchor
+    assert GeneratorRecipe.of("hybrid", seed=9) == GeneratorRecipe(seed=9)
 
 
 def test_the_gate_rolls_back_after_three_falls_in_a_row() -> None:

@@ -26,6 +26,7 @@ from fusion.generator import STYLE_128, StyleGenerator
 from fusion.hybrid import HybridNet, closed_trust, drawn_share, mend
 from fusion.identity import load_identity
 from fusion.landmark import load_landmarker
+from fusion.native import face_window
 from fusion.train import generator_losses as losses
 from fusion.train.generator_batches import Batch, Supply
 from fusion.train.generator_critic import PatchCritic, critic_loss
@@ -35,7 +36,7 @@ from fusion.train.generator_material import SHARD, make_shards
 from fusion.train.generator_terms import GeneratorRecipe, face_weight, terms, total
 from fusion.train.judge import find_judge
 from fusion.train.teacher import load_teacher
-from fusion.weights import write_weights
+from fusion.weights import HYBRID, load_weights, write_weights
 from provenance.errors import UsageError
 
 
@@ -59,15 +60,16 @@ class HybridPainter(nn.Module):
 
 
 class StylePainter(nn.Module):
-    """`style`: the whole face from the target and the identity vector; the composite is not seen."""
+    """`style`: the face from the target and the identity vector; the composite is not seen."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = StyleGenerator(STYLE_128)
 
     def forward(self, batch: Batch) -> Tensor:
-        picture: Tensor = self.net(batch.target, batch.identity)
-        return picture.float()
+        change: Tensor = self.net(batch.target, batch.identity).float() - batch.target
+        window = torch.tensor(face_window(change.shape[-1]), device=change.device)
+        return batch.target + change * window * spared_holes(batch.trust)
 
 
 PAINTERS: dict[str, Callable[[], HybridPainter | StylePainter]] = {
@@ -85,12 +87,21 @@ def spared_holes(trust: Tensor) -> Tensor:
     return 1 - (1.5 * F.interpolate(holes, scale_factor=4.0, mode="bilinear")).clamp(max=1)
 
 
-class GeneratorRun:
-    """State of one run: network, its running average, optimiser, gate and clock; `step` advances it."""
+@torch.inference_mode()
+def guided(batch: Batch, guide: HybridPainter) -> Batch:
+    """The batch with what `hybrid` makes of each composite in its place: what `style` is to come near."""
+    return replace(batch, composite=guide(batch).clamp(0, 1).clone())
 
-    def __init__(self, recipe: GeneratorRecipe, judges: Judges) -> None:
+
+class GeneratorRun:
+    """State of one run: network, its running average, optimiser, gate and clock; `step` advances it.
+
+    `guide` is the `hybrid` that `style` learns swaps from; `hybrid` itself is held to the composite.
+    """
+
+    def __init__(self, recipe: GeneratorRecipe, judges: Judges, guide: HybridPainter | None = None) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.judges = recipe, judges
+        self.recipe, self.judges, self.guide = recipe, judges, guide
         self.painter = PAINTERS[recipe.engine]().to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.painter).requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.painter.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
@@ -113,6 +124,8 @@ class GeneratorRun:
         """One update; the values of the terms."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
+        if self.guide is not None:
+            batch = guided(batch, self.guide)
         on_cuda = self.recipe.device.startswith("cuda")
         with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
             made = self.painter(batch)
@@ -222,6 +235,14 @@ def prepare(data: Path, out: Path, recipe: GeneratorRecipe) -> tuple[Supply, Jud
     return supply, judges, HeldOut(kept.held_out(16, 48), recognisers, galleries)
 
 
+def load_guide(device: str) -> HybridPainter:
+    """The `hybrid` that ships, frozen; WeightsError when its file is missing or altered."""
+    painter = HybridPainter()
+    load_weights(painter.net, HYBRID)
+    painter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return painter.eval().requires_grad_(False)
+
+
 def train(
     data: Path,
     out: Path,
@@ -240,7 +261,7 @@ def train(
 
     UsageError `train.engine`; InputError `train.data`, `train.pairs`; the teacher's WeightsErrors.
     """
-    recipe = recipe or GeneratorRecipe()
+    recipe = recipe or GeneratorRecipe.of("hybrid")
     if recipe.engine not in PAINTERS:
         known = ", ".join(PAINTERS)
         raise UsageError("train.engine", f"no generator is called {recipe.engine!r}", f"Use one of: {known}.")
@@ -250,7 +271,8 @@ def train(
         make_shards(data, out / "train", "train", -(-pairs // SHARD), recipe.seed)
         make_shards(data, out / "val", "val", 2, recipe.seed)
     supply, judges, held_out = prepare(data, out, recipe)
-    run, checkpoint, best = GeneratorRun(recipe, judges), out / "checkpoint.pt", out / "best.pt"
+    guide = load_guide(recipe.device) if recipe.engine == "style" else None
+    run, checkpoint, best = GeneratorRun(recipe, judges, guide), out / "checkpoint.pt", out / "best.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
     elif start is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +64,27 @@ class GeneratorRecipe:
     check_every: int = 120
     save_every_s: float = 240.0
     seed: int = 7
+
+    @classmethod
+    def of(cls, engine: str, **settings: Any) -> GeneratorRecipe:
+        """Recipe of an engine. `style` starts from nothing, is held to what `hybrid` makes, and needs no critic."""
+        if engine != "style":
+            return cls(engine, **settings)
+        return cls(engine, **{**STYLE_SETTINGS, **settings})
+
+
+STYLE_SETTINGS: Final[Mapping[str, Any]] = {
+    "learning_rate": 1e-3,
+    "anchor": 2.0,
+    "tint": 2.0,
+    "identity": 0.05,  # more, and a fresh network paints what only the recogniser sees (docs/log.md)
+    "retrieval": 0.001,
+    "teacher_identity": 0.0,
+    "teacher_retrieval": 0.0,
+    "teacher_leak": 0.0,
+    "realism": 0.0,
+    "ema": 0.995,
+}
 
 
 def face_weight(trust: Tensor) -> Tensor:

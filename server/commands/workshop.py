@@ -99,7 +99,7 @@ def train(
         from fusion.train.generator import train as train_generator
         from fusion.train.generator_terms import GeneratorRecipe
 
-        recipe_of_generator = GeneratorRecipe(engine, minutes, threads=threads, device=device)
+        recipe_of_generator = GeneratorRecipe.of(engine, minutes=minutes, threads=threads, device=device)
         train_generator(data, run, recipe_of_generator, pairs=pairs, resume=resume, start=start, report=say)
     elif network is Network.DETECTOR:
         from detector.train import DetectorRecipe
