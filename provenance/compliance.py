@@ -17,10 +17,10 @@ from provenance.errors import InputError, LedgerError
 from provenance.home import Home
 from provenance.ledger import Entry
 from provenance.manifests import find_manifest
-from provenance.mp4 import read_packets
+from provenance.mp4 import read_keys, read_packets
 from provenance.requirements import REQUIREMENTS, Requirement, Standard
 from provenance.signing import ManifestReading, read_manifest, read_store
-from provenance.xmp import XmpDeclaration, declaration_of, read_xmp
+from provenance.xmp import XmpDeclaration, declaration_of, parse_aigc, read_declaration
 
 State = Literal["pass", "fail", "needs a person"]
 Finding = tuple[State, str]
@@ -75,6 +75,7 @@ class _Output:
 class _File:
     reading: ManifestReading
     declaration: XmpDeclaration
+    label: dict[str, str] | None  # AIGC, where the file's kind has it: XMP of a picture, a key of a video
     mark_id: str | None
     recoded_id: str | None
 
@@ -124,8 +125,11 @@ def _gather(home: Home, released: Iterable[Released]) -> _Facts:
 
 def _look_at(file: Released, home: Home) -> _File:
     reading, data = read_manifest(file.data, file.mime, home.keys.trust), file.data
-    packets = read_xmp(data) if isinstance(data, bytes) else read_packets(data)
-    return _File(reading, declaration_of(packets), file.mark_id, file.recoded_id)
+    if isinstance(data, bytes):
+        told = read_declaration(data)
+        return _File(reading, told, told.aigc, file.mark_id, file.recoded_id)
+    told, label = declaration_of(read_packets(data)), parse_aigc(read_keys(data).get("AIGC", ""))
+    return _File(reading, told, label, file.mark_id, file.recoded_id)
 
 
 # ---------------------------------------------------------------- checks
@@ -230,13 +234,14 @@ def _consented(facts: _Facts) -> Finding:
 
 def _xmp_aigc(facts: _Facts) -> Finding:
     def holds(file: _File) -> bool:
-        aigc = file.declaration.aigc or {}
+        aigc = file.label or {}
         return (
             set(aigc) == _AIGC_FIELDS
             and aigc["Label"] in {"1", "2", "3"}
             and bool(aigc["ContentProducer"])
             and bool(aigc["ProduceID"])
             and file.declaration.num_packets == 1
+            and file.declaration.aigc == aigc
         )
 
     return _of_files(facts, holds, "One TC260:AIGC label with every field")

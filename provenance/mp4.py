@@ -1,4 +1,4 @@
-"""Puts an XMP packet into an MP4 file and finds XMP and the C2PA store in one; reads no sample and no table.
+"""Puts an XMP packet into an MP4 file and finds XMP, keys and the C2PA store in one; reads no sample and no table.
 
 Works on open files: a video is never held whole. Every box is left where it is, so no offset of a sample changes.
 """
@@ -15,7 +15,9 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specificatio
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # C2PA 2.x appendix A.5.1
 MAX_BOXES = 200_000
 MAX_STORE_BYTES = 64 << 20
+MAX_META_BYTES = 1 << 20
 _HEADER = 8 + 16  # length, type, extended type
+_UTF8 = bytes((0, 0, 0, 1))  # type of a value (QuickTime File Format, well-known types)
 
 
 def append_xmp(file: BinaryIO, packet: bytes) -> None:
@@ -45,6 +47,51 @@ def c2pa_store(file: BinaryIO) -> bytes:
         if uuid == C2PA_UUID and purpose == b"manifest":
             return rest[8:]
     return b""
+
+
+def read_keys(file: BinaryIO) -> dict[str, str]:
+    """Texts of an open file by their keys (QuickTime metadata: `keys` and `ilst`); the first, where a key has several.
+
+    MediaError if the file is cut short; a box inside that is unsound, or of another form, tells nothing.
+    """
+    found: dict[str, str] = {}
+    for kind, start, end in _boxes(file):
+        if kind == b"moov" and end - start <= MAX_STORE_BYTES:
+            file.seek(start)
+            for meta in _metas(file.read(end - start)):
+                found = _keyed(meta) | found
+    return found
+
+
+def _metas(moov: bytes) -> Iterator[bytes]:
+    """Content of the `meta` boxes of a `moov`, and of its `udta`; one larger than any honest one is passed over."""
+    for kind, body in _children(moov):
+        for name, meta in _children(body) if kind == b"udta" else [(kind, body)]:
+            if name == b"meta" and len(meta) <= MAX_META_BYTES:
+                yield meta.removeprefix(bytes(4))  # ISO's has version and flags, QuickTime's has not
+
+
+def _keyed(meta: bytes) -> dict[str, str]:
+    boxes = dict(_children(meta))
+    names = [name.decode("utf-8", "replace") for _, name in _children(boxes.get(b"keys", b"")[8:])]
+    found: dict[str, str] = {}
+    for number, item in _children(boxes.get(b"ilst", b"")):
+        at = int.from_bytes(number, "big") - 1
+        for kind, data in _children(item):
+            if kind == b"data" and data[:4] == _UTF8 and 0 <= at < len(names):
+                found.setdefault(names[at], data[8:].decode("utf-8", "replace"))
+    return found
+
+
+def _children(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of each box inside a box; ends at one that is longer than what is left."""
+    at = 0
+    while at + 8 <= len(body):
+        size = int.from_bytes(body[at : at + 4], "big")
+        if not 8 <= size <= len(body) - at:
+            return
+        yield body[at + 4 : at + 8], body[at + 8 : at + size]
+        at += size
 
 
 def _extended(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

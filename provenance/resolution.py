@@ -65,6 +65,19 @@ class Match:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was found in a copy.
+
+    content_sha256  as `hashes` gives it of a picture or of a video
+    seen            looks of the picture, or of the video's frames that carry the mark
+    """
+
+    content_sha256: str
+    mark: MarkReading
+    seen: Sequence[Look]
+
+
 class Resolver:
     """Answers over the ledger and the stored manifests of one home."""
 
@@ -91,21 +104,22 @@ class Resolver:
 
         `content_sha256` as `hashes.content_sha256` gives it. Also returns what the mark said.
         """
-        if alg is not None:
-            _check_algorithm(alg)
         mark = watermark.extract(rgb, self._home.keys.mark_key)
-        return self.by_evidence(content_sha256, mark, [Look.of(rgb)], max_results), mark
+        return self.by_evidence(Evidence(content_sha256, mark, [Look.of(rgb)]), alg, max_results), mark
 
     def by_evidence(
-        self, content_sha256: str, mark: MarkReading, seen: Sequence[Look], max_results: int = MAX_RESULTS
+        self, found: Evidence, alg: str | None = None, max_results: int = MAX_RESULTS
     ) -> list[Match]:
-        """The same for a picture or a video, of which the mark was read and the frames that carry it were `seen`."""
-        recorded = _outputs(self._home.ledger.find_by_content_hash(content_sha256))
+        """The same of what was found in a picture or a video."""
+        if alg is not None:
+            _check_algorithm(alg)
+        recorded = _outputs(self._home.ledger.find_by_content_hash(found.content_sha256))
         if recorded:
-            return self._matches(recorded, "content", seen, max_results)
+            return self._matches(recorded, "content", found.seen, max_results)
+        mark = found.mark
         if mark.asset_id is None:
             return []
-        return self._matches(self._outputs_of(mark.asset_id), "mark", seen, max_results, mark.pose)
+        return self._matches(self._outputs_of(mark.asset_id), "mark", found.seen, max_results, mark.pose)
 
     def manifest(self, manifest_id: str, active_only: bool = False) -> bytes:
         """GET /manifests/{manifestId}: the whole store, `application/c2pa`, or the active manifest alone.
@@ -181,16 +195,11 @@ class Recovered:
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """A picture or video that lost its manifest: the file, whole or open, and what was found in it.
-
-    seen  looks of the picture, or of the video's frames that carry the mark
-    """
+    """A picture or video that lost its manifest: the file, whole or open, and what was found in it."""
 
     data: bytes | BinaryIO
     mime: str
-    content_sha256: str
-    mark: MarkReading
-    seen: Sequence[Look]
+    found: Evidence
 
 
 def recover(resolver: Resolver, copy: Copy, trust: Trust) -> Recovered:
@@ -199,14 +208,15 @@ def recover(resolver: Resolver, copy: Copy, trust: Trust) -> Recovered:
     InputError `recover.no_mark` where neither content nor mark is known, `recover.not_recorded` where the mark's
     id has no manifest here.
     """
-    matches = resolver.by_evidence(copy.content_sha256, copy.mark, copy.seen, max_results=1)
+    matches = resolver.by_evidence(copy.found, max_results=1)
     if not matches:
-        raise _nothing_found(copy.mark)
+        raise _nothing_found(copy.found.mark)
     store = resolver.manifest(matches[0].manifest_id)
     reading, fits = read_detached(store, copy.data, copy.mime, trust)
     likeness = matches[0].likeness
-    same = True if matches[0].found_by == "content" else likeness and likeness.same
-    return Recovered(matches[0], store, reading, fits, same, copy.mark)
+    same = None if likeness is None else likeness.same
+    same = True if matches[0].found_by == "content" else same
+    return Recovered(matches[0], store, reading, fits, same, copy.found.mark)
 
 
 def _nothing_found(mark: MarkReading) -> InputError:

@@ -77,7 +77,7 @@ def declaration_of(packets: Sequence[bytes]) -> XmpDeclaration:
     found = _properties(packets[0]) if packets else {}
     return XmpDeclaration(
         digital_source_type=found.get(f"{{{IPTC_NAMESPACE}}}DigitalSourceType"),
-        aigc=_aigc(found.get(f"{{{TC260_NAMESPACE}}}AIGC", "")),
+        aigc=parse_aigc(found.get(f"{{{TC260_NAMESPACE}}}AIGC", "")),
         num_packets=len(packets),
     )
 
@@ -121,7 +121,8 @@ def _properties(packet: bytes) -> dict[str, str]:
     return found
 
 
-def _aigc(text: str) -> dict[str, str] | None:
+def parse_aigc(text: str) -> dict[str, str] | None:
+    """The fields of a label of GB 45438 (JSON); None for what is none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

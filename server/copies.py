@@ -24,7 +24,7 @@ from provenance.frame_evidence import FrameEvidence
 from provenance.hashes import content_sha256, video_content_sha256
 from provenance.home import Home
 from provenance.looks import Look
-from provenance.resolution import Copy
+from provenance.resolution import Copy, Evidence
 
 MOST_FRAMES = 24
 RECODED_FRAMES, RECODED_STEP_S = 12, 0.04
@@ -43,14 +43,15 @@ def open_copy(path: Path, mark_key: bytes) -> Iterator[Copy]:
         data = read_file(path, LIMITS.max_bytes)
         picture = read_picture(data)
         mark = watermark.extract(picture.rgb, mark_key)
-        yield Copy(data, picture.format.mime, content_sha256(data), mark, [Look.of(picture.rgb)])
+        found = Evidence(content_sha256(data), mark, [Look.of(picture.rgb)])
+        yield Copy(data, picture.format.mime, found)
         return
     with open_file(path, VIDEO_LIMITS.max_bytes) as file:
         seen = FrameEvidence(mark_key)
         for frame in _sampled(file, MOST_FRAMES):
             seen.look(frame.rgb)
         mark = seen.mark()
-        yield Copy(file, VIDEO_MIME, video_content_sha256(file), mark, seen.carrying(mark))
+        yield Copy(file, VIDEO_MIME, Evidence(video_content_sha256(file), mark, seen.carrying(mark)))
 
 
 def released_files(paths: Iterable[Path], home: Home) -> Iterator[Released]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 
 import pytest
 
@@ -48,3 +49,28 @@ def test_a_cut_file_is_told(data: bytes) -> None:
     with pytest.raises(MediaError) as raised:
         mp4.read_packets(io.BytesIO(data))
     assert raised.value.code == "media.truncated"
+
+
+def keyed(names: list[bytes], values: list[tuple[int, bytes]], version: bytes = bytes(4)) -> bytes:
+    """The `moov` of an MP4 with metadata keys; values by the number of their key, from 1."""
+    listed = struct.pack(">II", 0, len(names)) + b"".join(box(b"mdta", name) for name in names)
+    items = [
+        box(number.to_bytes(4, "big"), box(b"data", struct.pack(">II", 1, 0) + text))
+        for number, text in values
+    ]
+    meta = version + box(b"hdlr", bytes(24)) + box(b"keys", listed) + box(b"ilst", b"".join(items))
+    return box(b"moov", box(b"mvhd", bytes(100)) + box(b"udta", box(b"meta", meta)))
+
+
+def test_keys_are_read_and_unsound_ones_tell_nothing() -> None:
+    good = keyed(
+        [b"AIGC", b"encoder"], [(1, "标".encode()), (2, b"x"), (1, b"again"), (9, b"no"), (0, b"no")]
+    )
+    assert mp4.read_keys(io.BytesIO(box(b"ftyp", b"isom") + good)) == {"AIGC": "标", "encoder": "x"}
+    assert mp4.read_keys(io.BytesIO(keyed([b"a"], [(1, b"b")], version=b""))) == {"a": "b"}
+    assert mp4.read_keys(io.BytesIO(box(b"moov", b""))) == {}
+    for at in range(len(good)):
+        broken = bytearray(good)
+        broken[at] ^= 0xFF
+        with suppress(MediaError):
+            assert isinstance(mp4.read_keys(io.BytesIO(broken)), dict)

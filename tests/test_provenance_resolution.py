@@ -24,7 +24,7 @@ from provenance.hashes import content_sha256
 from provenance.home import Home
 from provenance.jumbf import active_manifest, manifests_of
 from provenance.looks import Look
-from provenance.resolution import Copy, Recovered, Resolver, recover
+from provenance.resolution import Copy, Evidence, Recovered, Resolver, recover
 from provenance.signing import read_detached, read_manifest
 from server.cli import build_app
 
@@ -43,8 +43,8 @@ def resolver(home: Home) -> Resolver:
 def recover_bytes(resolver: Resolver, data: bytes, home: Home) -> Recovered:
     picture = read_picture(data)
     mark = watermark.extract(picture.rgb, home.keys.mark_key)
-    copy = Copy(data, picture.format.mime, content_sha256(data), mark, [Look.of(picture.rgb)])
-    return recover(resolver, copy, home.keys.trust)
+    seen = Evidence(content_sha256(data), mark, [Look.of(picture.rgb)])
+    return recover(resolver, Copy(data, picture.format.mime, seen), home.keys.trust)
 
 
 def drawn(seed: int) -> UInt8Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from clips import clip
 from conftest import Studio
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
@@ -378,6 +379,20 @@ def test_a_stripped_copy_is_led_back_to_its_manifest(served: Served, strangers: 
         assert manifest.headers["content-type"] == "application/c2pa"
         assert b"c2pa" in manifest.content[:64]
         assert client.get("/v1/resolution/manifests/urn:c2pa:0").status_code in (404, 422)
+
+
+def test_a_video_is_checked_and_led_back_too(served: Served, pictures: list[bytes], tmp_path: Path) -> None:
+    data = clip(tmp_path / "a.mp4", [read_picture(pictures[0]).rgb] * 4).read_bytes()
+    with served.client("verifier") as client:
+        checked = client.post("/v1/checks", files={"file": ("a.mp4", data)}).json()
+        assert checked["report"]["verdict"] == "synthetic_by_mark"
+        found = client.post("/v1/resolution/matches/byContent", files={"file": ("a.mp4", data)})
+        (match,) = found.json()["matches"]
+        assert match["similarityScore"] >= 87
+        cut = client.post("/v1/resolution/matches/byContent", files={"file": ("a.mp4", data[:200])})
+        assert cut.status_code in (415, 422), cut.text
+        unknown = {"params": {"alg": "org.example.mark"}, "files": {"file": ("a.mp4", data)}}
+        assert client.post("/v1/resolution/matches/byContent", **unknown).status_code == 422
 
 
 def test_metrics_have_few_labels_whatever_is_asked(served: Served) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from clips import filmed
 
 from detector.check import Checker
 from detector.verdict import Verdict
@@ -27,21 +26,25 @@ from provenance import fsck, mp4
 from provenance.hashes import PERCEPTUAL_SAME
 from provenance.home import Home
 from provenance.looks import FIELD, RADIUS, VIDEO_OTHER
+from provenance.mark_clips import Clip
 from provenance.mark_frames import FrameMarker
+from provenance.tiles import export_ledger
+from provenance.verify_export import verify
 from server.cli import build_app, spread
 
-FRAMES = 7
+FRAMES = 6
 
 
 def drawn(seed: int) -> UInt8Array:
     """Soft shapes of 512 px, other ones for each seed."""
     noise = np.random.default_rng(seed).normal(0, 1, (512, 512, 3))
-    soft = sum(cv2.GaussianBlur(noise, (0, 0), sigma) * sigma * weight for sigma, weight in ((40, 2), (8, 1)))
-    return np.asarray((128 + 60 * soft).clip(0, 255), np.uint8)
+    shapes = [cv2.GaussianBlur(noise, (0, 0), scale) * weight for scale, weight in ((40, 80), (8, 8), (2, 1))]
+    return np.asarray((128 + 60 * np.sum(shapes, 0)).clip(0, 255), np.uint8)
 
 
 def frames_of(seed: int) -> list[UInt8Array]:
-    return [filmed(drawn(seed), number) for number in range(FRAMES)]
+    """A pan over it, with the noise of a sensor."""
+    return Clip("360p", "pan", drawn(seed)).frames(FRAMES)
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,14 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Film]:
     with Home.create(folder / "home", "Facsimile tests") as home:
         timed = [(rgb, number / 5) for number, rgb in enumerate(frames_of(1))]
         job = Job("sample", "drawn", {"drawn": "0" * 64})
-        shape, release = Shape(320, 256, FRAMES, None), VideoRelease(folder / "film.mp4")
+        shape, release = Shape(640, 360, FRAMES, None), VideoRelease(folder / "film.mp4")
         sealed = seal_video(timed, shape, job, home, release, Stopwatch(), dict)
         with open_video(sealed.path) as video:
             yield Film(home, sealed, [frame.rgb for frame in video.frames()])
 
 
 def coded(path: Path, frames: Sequence[UInt8Array], crf: int = 16) -> Path:
-    with VideoWriter(path, 320, 256, codec="h264", crf=crf) as out:
+    with VideoWriter(path, 640, 360, codec="h264", crf=crf) as out:
         for number, rgb in enumerate(frames):
             out.write(rgb, number / 5)
     return path
@@ -181,7 +184,9 @@ def test_recover_reports_a_transplant_and_what_was_never_ours(
     assert not (tmp_path / "f.json").exists()
 
 
-def test_an_entry_of_before_is_compared_with_nothing_and_still_found(film: Film, copy: Path) -> None:
+def test_an_entry_of_before_is_compared_with_nothing_and_still_found(
+    film: Film, copy: Path, tmp_path: Path
+) -> None:
     """Videos recorded before their hashes were: a home of then, its ledger as it stands."""
     home = film.home
     body: dict[str, Any] = dict(home.ledger.entry(film.sealed.receipt.index).body)
@@ -191,6 +196,10 @@ def test_an_entry_of_before_is_compared_with_nothing_and_still_found(film: Film,
     assert report.ledger.index == receipt.index
     assert (report.ledger.perceptual_distance, report.verdict) == (None, Verdict.SYNTHETIC_BY_MARK)
     assert fsck.verify(home).ok
+    zipped = tmp_path / "export.zip"
+    zipped.write_bytes(export_ledger(home.ledger))
+    told = verify(zipped, home.ledger.signer.verifier.text, [])
+    assert told["entries"] == receipt.index + 1
 
 
 def test_the_report_on_compliance_looks_at_videos(
@@ -208,6 +217,9 @@ def test_the_report_on_compliance_looks_at_videos(
     whole = states(film.sealed.path)
     for name in ("eu.mark", "cn.implicit_label", "ca.hard_to_remove", "ca.standards"):
         assert whole[name] == "pass", name
+    unnamed = tmp_path / "unnamed.mp4"
+    unnamed.write_bytes(film.sealed.path.read_bytes().replace(b"mdtaAIGC", b"mdtaAIGX"))
+    assert states(unnamed)["cn.implicit_label"] == "fail", "XMP alone is not where a video has its label"
     stripped = states(film.sealed.path, copy)
     assert stripped["cn.implicit_label"] == "fail"
     assert stripped["ca.hard_to_remove"] == "pass"

@@ -48,7 +48,7 @@ class Address(BaseModel):
     )
 
 
-Upload = Annotated[UploadFile, File(description="One picture: JPEG, PNG or WebP.")]
+Upload = Annotated[UploadFile, File(description="One picture (JPEG, PNG, WebP) or MP4 video.")]
 
 
 @router.post(

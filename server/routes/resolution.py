@@ -5,15 +5,20 @@ The paths and answers are the specification's (docs/resolution.md), under /v1/re
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Path, Query, Response, UploadFile
+from fastapi import APIRouter, File, Query, Response, UploadFile
+from fastapi import Path as PathPart
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from fusion.media import read_picture
+from fusion.video import is_video
 from provenance.hashes import content_sha256
 from provenance.resolution import MAX_RESULTS, Match, Resolver
+from server.copies import open_copy
 from server.gate import FORM_LIMITS, PUBLIC, Caller, GatedRoute, Serving, declare
 from server.service import UPLOAD_LIMITS
 
@@ -102,18 +107,25 @@ def find_by_binding_body(
     **declare("checks:create", 415, 422, room="slots"),
 )
 async def find_by_content(
-    file: Annotated[UploadFile, File(description="A picture that lost its manifest.")],
+    file: Annotated[UploadFile, File(description="A picture or video that lost its manifest.")],
     service: Serving,
     caller: Caller,
     alg: Annotated[str | None, Query(max_length=100)] = None,
     max_results: MaxResults = MAX_RESULTS,
 ) -> dict[str, Any]:
-    """Manifests of a picture, by its content or by its mark."""
+    """Manifests of a picture or a video, by its content or by its mark."""
     data = await file.read()
 
     def find() -> list[Match]:
-        rgb = read_picture(data, UPLOAD_LIMITS).rgb
-        return Resolver(service.home).by_content(rgb, content_sha256(data), alg, max_results)[0]
+        resolver = Resolver(service.home)
+        if not is_video(data[:16]):
+            rgb = read_picture(data, UPLOAD_LIMITS).rgb
+            return resolver.by_content(rgb, content_sha256(data), alg, max_results)[0]
+        with NamedTemporaryFile(suffix=".mp4") as kept:
+            kept.write(data)
+            kept.flush()
+            with open_copy(Path(kept.name), service.home.keys.mark_key) as copy:
+                return resolver.by_evidence(copy.found, alg, max_results)
 
     return _answer(await service.work(find))
 
@@ -125,7 +137,7 @@ async def find_by_content(
     **declare("checks:create", 404, 422),
 )
 async def download_manifest(
-    manifest_id: Annotated[str, Path(max_length=100)],
+    manifest_id: Annotated[str, PathPart(max_length=100)],
     service: Serving,
     caller: Caller,
     return_active_manifest: Annotated[bool, Query(alias="returnActiveManifest")] = False,
