@@ -41,7 +41,7 @@ def test_turning_there_and_back_keeps_the_middle() -> None:
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few steps: enough to draw something."""
     torch.set_num_threads(1)
-    folder, recipe = tmp_path_factory.mktemp("run"), MarkRecipe(steps=25, batch=4, side=64, threads=1)
+    folder, recipe = tmp_path_factory.mktemp("run"), MarkRecipe(steps=12, batch=4, side=64, threads=1)
 
     def pictures(count: int, rng: np.random.Generator) -> np.ndarray:
         return np.stack([drawn(128, rng) for _ in range(count)])
