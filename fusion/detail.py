@@ -14,12 +14,16 @@ from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion import blend, mask, mesh
 from fusion.face import FloatArray, UInt8Array
+from fusion.octaves import LUMA, split_octaves
+
+BoolArray = npt.NDArray[np.bool_]
 
 TILE_PX: Final = 96
 OVERLAP_PX: Final = 16
@@ -30,6 +34,7 @@ RECOGNISED_PX: Final = (
 FOCUS: Final[tuple[int, ...]] = (33, 133, 159, 145, 263, 362, 386, 374, 98, 327, 64, 294, 61, 291)
 WIDTHS: Final = (24, 40, 64)
 DETAIL_GAIN: Final = 8.0
+LEAST_SHARE: Final = 0.15  # of an octave, below which its strength is not the rule's to mend
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,16 @@ class DetailOptions:
     keep      0 leaves the result's bands, 1 takes the target's own on skin
     weight    of the network's residual, where a network is given
     octaves   how many of the finest octaves are exchanged; None: as many as a recogniser cannot see
-    gain      of the target's bands: what resampling took from them (docs/log.md)
+    gain      of the target's bands where nothing is known of how strong they were: what resampling took from them
+    least, most  limits of the gain that gives each octave the strength it has in the target's picture (docs/log.md)
     """
 
     keep: float = 1.0
     weight: float = WEIGHT
     octaves: float | None = None
     gain: float = 1.08
+    least: float = 0.7
+    most: float = 2.5
 
 
 def hidden_octaves(face_width_px: float) -> float:
@@ -53,26 +61,9 @@ def hidden_octaves(face_width_px: float) -> float:
     return float(np.clip(np.log2(max(face_width_px, 1.0) / RECOGNISED_PX), 1, 5))
 
 
-def fine_bands(picture: FloatArray, octaves: float) -> FloatArray:
-    """What the finest octaves of a picture float32 [H, W, C] hold: it less its Gaussian pyramid's level.
-
-    Of 1.4 octaves the second is taken by 0.4: no step where a face grows from one size to the next.
-    """
-    whole = int(octaves)
-    fine, part = _above_level(picture, whole), np.float32(octaves - whole)
-    return (
-        fine if part == 0 else np.asarray(fine + part * (_above_level(picture, whole + 1) - fine), np.float32)
-    )
-
-
-def _above_level(picture: FloatArray, octaves: int) -> FloatArray:
-    sizes, low = [], picture
-    for _ in range(octaves):
-        sizes.append((low.shape[1], low.shape[0]))
-        low = np.asarray(cv2.pyrDown(low), np.float32)
-    for size in reversed(sizes):
-        low = np.asarray(cv2.pyrUp(low, dstsize=size), np.float32)
-    return picture - low
+def exchanged_octaves(landmarks_px: FloatArray, options: DetailOptions) -> float:
+    """How many octaves the rule exchanges on a face of these landmarks [478, 2]."""
+    return options.octaves or hidden_octaves(mesh.face_width(landmarks_px))
 
 
 def skin_gate(
@@ -98,11 +89,52 @@ def skin_gate(
 
 
 def restore_bands(
-    result: FloatArray, target: FloatArray, gate: FloatArray, octaves: float, options: DetailOptions
+    result: FloatArray,
+    target: FloatArray,
+    gate: FloatArray,
+    octaves: float,
+    options: DetailOptions,
+    wanted: tuple[FloatArray, BoolArray] | None = None,
 ) -> FloatArray:
-    """The rule: pictures float32 [H, W, 3] in one shape, the finest octaves exchanged where `gate` [H, W] is."""
-    change = options.gain * fine_bands(target, octaves) - fine_bands(result, octaves)
-    return np.asarray(result + options.keep * gate[..., None] * change, np.float32)
+    """The rule: pictures float32 [H, W, 3] in one shape, the finest octaves exchanged where `gate` [H, W] is.
+
+    `wanted` is (amplitude of each octave [K], where it is to be reached [H, W]): bending a picture takes grain from it,
+    and of the last octave only a part is the target's.
+    """
+    change = np.zeros_like(result)
+    both = zip(split_octaves(target, octaves), split_octaves(result, octaves), strict=True)
+    for k, ((share, theirs), (_, mine)) in enumerate(both):
+        part = options.keep * share * gate
+        gain = options.gain
+        if wanted is not None and share >= LEAST_SHARE:
+            amplitude, where = wanted
+            gain = match_gain(theirs, mine, part, where, float(amplitude[k]), options)
+        change += part[..., None] * (gain * theirs - mine)
+    return np.asarray(result + change, np.float32)
+
+
+def match_gain(
+    theirs: FloatArray,
+    mine: FloatArray,
+    part: FloatArray,
+    where: BoolArray,
+    amplitude: float,
+    options: DetailOptions,
+) -> float:
+    """g such that (1 - part) mine + g part theirs has this rms luma `where`, within the options' limits.
+
+    Bands float32 [H, W, 3], part [H, W]; the greater root of |rest + g own|² = amplitude².
+    """
+    if not where.any():
+        return options.gain
+    own = part[where] * (theirs[where] @ LUMA)
+    rest = (1 - part[where]) * (mine[where] @ LUMA)
+    a, b = float((own * own).mean()), float((own * rest).mean())
+    c = float((rest * rest).mean()) - amplitude**2
+    if a < 1e-12:
+        return options.gain
+    root = (-b + np.sqrt(max(b * b - a * c, 0.0))) / a
+    return float(np.clip(root, options.least, options.most))
 
 
 def haar(x: Tensor) -> Tensor:
@@ -299,11 +331,13 @@ def restore_detail(
     landmarks_px: FloatArray,
     options: DetailOptions | None = None,
     net: DetailNet | None = None,
+    amplitudes: FloatArray | None = None,
 ) -> UInt8Array:
     """The result's picture uint8 [H, W, 3] with the detail branch applied in its region; a new picture.
 
     target_in_shape float32 [h, w, 3]: the target's picture over the region, bent to the result's shape; share
     [h, w] of the source; landmarks [478, 2] of the result in picture pixels. Where share is 0 nothing changes.
+    `amplitudes`: octaves.band_energies of the target's own picture, which the result's skin is to have too.
     """
     options = options or DetailOptions()
     x0, y0, x1, y1 = roi_xyxy
@@ -312,8 +346,11 @@ def restore_detail(
     points = (landmarks_px[:, :2] - [x0, y0]).astype(np.float32)
     width = mesh.face_width(landmarks_px)
     gate = skin_gate(target_in_shape, share, points, width)
-    octaves = options.octaves or hidden_octaves(width)
-    merged = restore_bands(result, target_in_shape, gate, octaves, options)
+    octaves = exchanged_octaves(landmarks_px, options)
+    wanted = None
+    if amplitudes is not None:
+        wanted = amplitudes, mask.cheek_mask(points[: mesh.NUM_MESH], gate.shape) > 0.5
+    merged = restore_bands(result, target_in_shape, gate, octaves, options, wanted)
     if net is not None and options.weight > 0:
         focus = focus_map(points, (y1 - y0, x1 - x0), width)
         residual = predict_residual(net, np.clip(merged, 0, 1), target_in_shape, gate, focus)

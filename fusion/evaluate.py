@@ -16,6 +16,7 @@ import numpy as np
 
 from fusion import align, measures, mesh
 from fusion.face import FloatArray, UInt8Array
+from fusion.octaves import band_energies
 from fusion.pose import HeadFit, fit_head, load_shape_model, pose_difference_degrees
 from fusion.swap import DEFAULT_PRESET, ENGINES, Engine, find_preset, finish, keeps_eyes
 from fusion.warp import WarpOptions, WarpResult
@@ -143,7 +144,7 @@ class Known:
 
     landmarks_px   [478, 2], by the finder that judges the outputs; `fit` is theirs, `given` the label's
     lights         places of the catch-lights of the left and the right eye
-    bands          measures.band_energies
+    bands          octaves.band_energies of two octaves
     age            measures.age_proxy
     mouth          mouth_opening by the label
     feature        vector [D] for kernel_distance, where a bench has one
@@ -183,7 +184,7 @@ class Bench:
                 fit_head(before, model),
                 fit_head(portrait.landmarks_px, model),
                 measures.eye_lights(portrait.rgb, before),
-                measures.band_energies(portrait.rgb, portrait.landmarks_px),
+                band_energies(portrait.rgb, portrait.landmarks_px, measures.OCTAVES),
                 measures.age_proxy(portrait.rgb, portrait.landmarks_px),
                 mouth_opening(portrait.landmarks_px),
                 None if self.features is None else self.features(portrait.rgb, portrait.landmarks_px),

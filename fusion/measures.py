@@ -7,12 +7,11 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from fusion import blend, mask, mesh
 from fusion.cornea import Cornea, find_corneas
-from fusion.detail import fine_bands
 from fusion.face import FloatArray, UInt8Array
+from fusion.octaves import band_energies, fine_bands
 from fusion.warp import WarpResult, target_in_shape
 
 EyeLights = tuple[list[FloatArray], list[FloatArray]]  # places in the left and the right eye, brightest first
@@ -51,28 +50,6 @@ def _step(rgb: UInt8Array, inside: FloatArray, band_px: float) -> FloatArray:
     return blend.masked_blur(lab, inside, band_px) - blend.masked_blur(lab, 1 - inside, band_px)
 
 
-def skin_grey(rgb: UInt8Array, landmarks_px: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """(luma float32 [h, w] in [0, 1] around the mesh, where it is surely bare skin: cheeks and ridge of the nose)."""
-    points = landmarks_px[: mesh.NUM_MESH, :2]
-    limit = [rgb.shape[1], rgb.shape[0]]
-    low = np.clip(np.floor(points.min(0)), 0, limit).astype(int)
-    high = np.clip(np.ceil(points.max(0)) + 1, 0, limit).astype(int)
-    part = np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]])
-    grey = np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
-    skin = mask.cheek_mask((points - low).astype(np.float32), (grey.shape[0], grey.shape[1])) > 0.5
-    return grey, skin
-
-
-def band_energies(rgb: UInt8Array, landmarks_px: FloatArray, octaves: int = OCTAVES) -> FloatArray:
-    """Amplitude (rms luma) of each of the finest octaves on bare skin, finest first, [octaves]."""
-    grey, skin = skin_grey(rgb, landmarks_px)
-    if not skin.any():
-        return np.zeros(octaves, np.float32)
-    sums = [np.zeros_like(grey)] + [fine_bands(grey, k) for k in range(1, octaves + 1)]
-    found = [float(np.sqrt(((sums[k] - sums[k - 1])[skin] ** 2).mean())) for k in range(1, octaves + 1)]
-    return np.array(found, np.float32)
-
-
 def fine_band_measures(
     output: WarpResult, target_rgb: UInt8Array, target_landmarks: FloatArray, target_bands: FloatArray
 ) -> dict[str, float]:
@@ -82,7 +59,7 @@ def fine_band_measures(
     shape by the engine's own map. `target_bands`: band_energies of the target.
     """
     landmarks = target_landmarks if output.landmarks_px is None else output.landmarks_px
-    mine, other = band_energies(output.rgb, landmarks), target_bands
+    mine, other = band_energies(output.rgb, landmarks, OCTAVES), target_bands
     both = float(np.sqrt((mine**2).sum()) / max(float(np.sqrt((other**2).sum())), 1e-6))
     x0, y0, x1, y1 = output.roi_xyxy
     under = target_in_shape(target_rgb, output).mean(-1)

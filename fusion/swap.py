@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from typing import Final, Protocol
 import numpy as np
 
 from fusion.align import five_points
-from fusion.detail import DetailOptions, restore_detail
+from fusion.detail import DetailOptions, exchanged_octaves, restore_detail
 from fusion.engines import hybrid_face, style_face
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
+from fusion.octaves import band_energies
 from fusion.seam import SeamOptions, close_seam
 from fusion.warp import WarpOptions, WarpResult, target_in_shape, warp_face
 from provenance.errors import FaceError, UsageError
@@ -214,7 +216,9 @@ def finish(
     clock.append(time.perf_counter())
     if detail is not None:
         under = target_in_shape(target_rgb, result)
-        rgb = restore_detail(rgb, under, result.mask, result.roi_xyxy, landmarks, detail)
+        octaves = math.ceil(exchanged_octaves(landmarks, detail))
+        own = band_energies(target_rgb, target_landmarks, octaves)
+        rgb = restore_detail(rgb, under, result.mask, result.roi_xyxy, landmarks, detail, amplitudes=own)
     clock.append(time.perf_counter())
     if eyes is not None:
         rgb = match_eyes(rgb, landmarks, target_rgb, target_landmarks, eyes).rgb

@@ -1,12 +1,14 @@
 """The detail branch: the target's own fine bands on skin, nothing elsewhere; wavelets, tiles and the recipe's parts."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion import detail, mesh
-from fusion.measures import band_energies, fine_band_measures
+from fusion.measures import fine_band_measures
+from fusion.octaves import LUMA, band_energies, fine_bands
 from fusion.swap import finish
 from fusion.warp import target_in_shape, warp_face
 
@@ -32,11 +34,38 @@ def swap() -> dict[str, np.ndarray]:
 def test_the_skin_keeps_the_targets_grain(swap: dict[str, np.ndarray]) -> None:
     result = warp_face(swap["target"], swap["to"], swap["source"], swap["from"])
     finished = finish(swap["target"], swap["to"], result, detail.DetailOptions(), None)
-    own = band_energies(swap["target"], swap["to"])
+    own = band_energies(swap["target"], swap["to"], 2)
     plain, kept = (fine_band_measures(r, swap["target"], swap["to"], own) for r in (result, finished))
     assert plain["hf_corr"] < 0.5
     assert kept["hf_corr"] > 0.85
     assert 0.8 < kept["hf_ratio"] < 1.15
+
+
+def test_each_octave_has_the_strength_it_has_in_the_target(swap: dict[str, np.ndarray]) -> None:
+    smooth = cv2.GaussianBlur(swap["source"], (0, 0), 1.2)  # a source whose skin holds hardly any grain
+    result = warp_face(swap["target"], swap["to"], smooth, swap["from"])
+    own = band_energies(swap["target"], swap["to"], 2)
+    plain = finish(swap["target"], swap["to"], result, detail.DetailOptions(least=1.0, most=1.0), None)
+    matched = finish(swap["target"], swap["to"], result, detail.DetailOptions(), None)
+    assert matched.landmarks_px is not None
+    for k in range(2):
+        before, after = (band_energies(one.rgb, one.landmarks_px, 2)[k] / own[k] for one in (plain, matched))
+        assert abs(after - 1) < 0.04
+        assert abs(after - 1) < abs(before - 1)
+
+
+def test_a_gain_solves_for_the_amplitude_within_its_limits() -> None:
+    rng = np.random.default_rng(1)
+    theirs, mine = (rng.normal(0, s, (40, 40, 3)).astype(np.float32) for s in (0.02, 0.05))
+    part, where = np.full((40, 40), 0.6, np.float32), np.ones((40, 40), bool)
+    options = detail.DetailOptions()
+    gain = detail.match_gain(theirs, mine, part, where, 0.018, options)
+    mixed = (0.4 * mine + gain * 0.6 * theirs) @ LUMA
+    assert options.least < gain < options.most
+    assert np.sqrt((mixed**2).mean()) == pytest.approx(0.018, rel=1e-4)
+    assert detail.match_gain(theirs, mine, part, where, 9.0, options) == options.most
+    assert detail.match_gain(theirs, mine, part, where, 0.0, options) == options.least
+    assert detail.match_gain(theirs, mine, part, ~where, 0.02, options) == options.gain
 
 
 def test_only_bare_skin_of_the_painted_region_changes(swap: dict[str, np.ndarray]) -> None:
@@ -68,17 +97,17 @@ def test_more_octaves_are_hidden_in_a_larger_face() -> None:
 
 def test_a_part_of_an_octave_lies_between_two_whole_ones() -> None:
     picture = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
-    one, two = detail.fine_bands(picture, 1), detail.fine_bands(picture, 2)
-    assert np.abs(detail.fine_bands(picture, 1.25) - (0.75 * one + 0.25 * two)).max() < 1e-6
-    assert (detail.fine_bands(picture, 2.0) == two).all()
+    one, two = fine_bands(picture, 1), fine_bands(picture, 2)
+    assert np.abs(fine_bands(picture, 1.25) - (0.75 * one + 0.25 * two)).max() < 1e-6
+    assert (fine_bands(picture, 2.0) == two).all()
 
 
 def test_fine_bands_leave_a_slow_gradient_alone() -> None:
     y, x = np.mgrid[:96, :96].astype(np.float32)
     slow = np.stack([x, y, x + y], -1) / 200
-    assert np.abs(detail.fine_bands(slow, 2)[12:-12, 12:-12]).max() < 0.01
-    dots = ((x % 2 + y % 2) == 1).astype(np.float32)[..., None]
-    assert detail.fine_bands(dots, 2)[20:-20, 20:-20].std() > 0.4
+    assert np.abs(fine_bands(slow, 2)[12:-12, 12:-12]).max() < 0.01
+    dots = ((x % 2 + y % 2) == 1).astype(np.float32)
+    assert fine_bands(dots, 2)[20:-20, 20:-20].std() > 0.4
 
 
 def test_haar_and_its_inverse() -> None:

@@ -8,6 +8,7 @@ import pytest
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion import evaluate, measures, mesh, paste, tables
+from fusion.octaves import band_energies
 from fusion.warp import WarpResult, warp_face
 
 
@@ -78,7 +79,7 @@ def test_fine_bands_are_measured_against_the_target(people: dict[str, evaluate.P
 
     def measured(rgb: np.ndarray) -> dict[str, float]:
         result = WarpResult(rgb, everywhere, (0, 0, 320, 320), everywhere > 0)
-        own = measures.band_energies(target.rgb, target.landmarks_px)
+        own = band_energies(target.rgb, target.landmarks_px, measures.OCTAVES)
         return measures.fine_band_measures(result, target.rgb, target.landmarks_px, own)
 
     same = measured(target.rgb)

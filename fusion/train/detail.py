@@ -22,13 +22,13 @@ from fusion.detail import (
     WEIGHT,
     DetailNet,
     DetailOptions,
-    fine_bands,
     focus_map,
     haar,
     restore_bands,
     skin_gate,
 )
 from fusion.face import FloatArray, UInt8Array
+from fusion.octaves import fine_bands
 from fusion.train.augment import Rng, chance
 from fusion.train.portraitset import PortraitSet, read_portraits
 from fusion.weights import write_weights
