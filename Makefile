@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.locked
+JOBS   ?= 2
 
 .PHONY: setup demo test check fmt lock clean
 
@@ -19,8 +20,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup            ## make people who don't exist, fuse them, seal, check five files, draw demo/index.html
 	$(BIN)/facsimile demo --out demo
 
-test: setup            ## the whole suite, offline, on the CPU
-	$(BIN)/python -m pytest
+test: setup            ## the whole suite, offline, on the CPU: JOBS processes of one thread each, file by file
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: setup           ## style, types, floors, documents
 	$(BIN)/ruff check .
