@@ -225,7 +225,7 @@ def test_few_redirects_are_followed_and_no_more(outside: Outside) -> None:
         (drips(b"HTTP/1.1 200 OK\r\n\r\n", b"x", 0.05), "too slow"),
         (drips(b"HTTP/1.1 200 OK\r\nX-Fill: ", b"x", 0.05), "too slow"),
         (drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05), "too slow"),
-        (drips(b"HTTP/1.1 200 OK\r\n", b"X-Fill: y\r\n", 0.001), "HTTPException"),
+        (drips(b"HTTP/1.1 200 OK\r\n", b"X-Fill: y\r\n" * 200, 0.01), "HTTPException"),
         (says("200 OK", b"short", length=100), "ConnectionError"),
         (says("404 Not Found"), "answered 404"),
         (says("206 Partial", b"part"), "answered 206"),
