@@ -60,8 +60,8 @@ class HybridEngine:
             warp_crop(rgb, crop, HYBRID_PX, border="replicate") for rgb in (target_rgb, composite.rgb)
         )
         fields = predict_fields(self.net, under, over, crop_share(composite, crop, HYBRID_PX), vector)
-        spared = spared_contours(options or WarpOptions())
-        if composite.landmarks_px is not None and spared:
+        if composite.landmarks_px is not None:
+            spared = spared_contours(options or WarpOptions())
             fields = spare(fields, composite.landmarks_px, crop, spared)
         rgb = apply_fields(target_rgb, composite, fields, crop)
         keep = fields_in_roi(fields[..., 3:], crop, composite.roi_xyxy)[..., 0]
@@ -119,9 +119,7 @@ class StyleEngine:
         seen = warp_crop(target_rgb, crop, size, border="replicate")
         region = face_region(target_rgb, target_landmarks, options)
         fields = predict_change(self.net, seen, vector)
-        spared = spared_contours(options)
-        if spared:
-            fields = spare(fields, target_landmarks, crop, spared)
+        fields = spare(fields, target_landmarks, crop, spared_contours(options))
         rgb = apply_fields(target_rgb, region, fields, crop)
         spent = {"generate": 1e3 * (time.perf_counter() - begun)}
         return dataclasses.replace(region, rgb=rgb, timings_ms=spent)

@@ -67,8 +67,10 @@ def spare(
 ) -> FloatArray:
     """Fields [S, S, C] without what lies within contours of the mesh, which stays the target's.
 
-    Between the lips a network greys teeth; between the lids it veils eyes.
+    Between the lips a network greys teeth; between the lids it veils eyes. Without contours nothing is left out.
     """
+    if not contours:
+        return fields
     points = apply_matrix(crop_from_image, landmarks_px[: mesh.NUM_MESH, :2])
     size = (fields.shape[0], fields.shape[1])
     inside = np.max([mask.fill_contour(points, contour, size) for contour in contours], axis=0)
