@@ -216,6 +216,16 @@ class VideoEvidence:
             "tracks": [each.as_dict() for each in self.tracks],
         }
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> VideoEvidence:
+        """What `as_dict` gave; the crops of the tracks are not in it."""
+        parts = {
+            "frames": tuple(FramePoint(**each) for each in found["frames"]),
+            "shots": tuple(Shot(**each) for each in found["shots"]),
+            "tracks": tuple(Track(**each) for each in found["tracks"]),
+        }
+        return cls(**{**found, **parts})
+
 
 @dataclass(frozen=True, eq=False)
 class Medium:

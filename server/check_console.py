@@ -86,8 +86,8 @@ def _card(report: Report, t: Translator) -> RenderableType:
     rows.add_column(overflow="fold")
     for label, lines in text.witnesses(report, t):
         rows.add_row(label, Text(" ".join(lines)))
-    for line in text.video_lines(report, t)[:1]:
-        rows.add_row(t("report.file"), Text(line))
+    if report.video is not None:
+        rows.add_row(t("report.file"), Text(text.video_lines(report.video, t)[0]))
     parts: list[RenderableType] = [
         Text(t(f"verdict.{name}.meaning")),
         Text(f"{t('report.not_means')}: {t(f'verdict.{name}.not')}", style="dim"),
@@ -96,7 +96,7 @@ def _card(report: Report, t: Translator) -> RenderableType:
     ]
     lines = text.conflicts(report, t)
     parts += [Text(), *(Text(f"! {line}", style="red") for line in lines)] if lines else []
-    parts += [Text(f"· {line}", style="dim") for line in text.notes(report, t)]
+    parts += [Text(f"· {line}", style="dim") for line in text.notes(report.medium.notes, t)]
     parts += [Text(), Text(f"→ {t(f'verdict.{name}.next')}", style=colour)]
     sign = text.SIGNS[text.TONES[name]]
     title = Text.assemble((f" {sign} {t(f'verdict.{name}.title')} ", f"bold {colour}"))

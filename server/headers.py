@@ -16,8 +16,9 @@ from server.service import Service
 
 API_CSP: Final = "default-src 'none'; frame-ancestors 'none'"
 PAGE_CSP: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "media-src blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "object-src 'none'"
 )
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",

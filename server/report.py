@@ -16,7 +16,6 @@ from server.report_style import POLICY, STYLE
 
 if TYPE_CHECKING:
     from detector.check import Report
-    from detector.evidence import VideoEvidence
     from provenance.errors import FacsimileError
 
 LIMITS = (
@@ -138,7 +137,7 @@ def _article(number: int, report: Report, t: Translator) -> str:
         f"{_list(t('report.conflicts'), text.conflicts(report, t), 'conflicts')}"
         f"<section><h3>{escape(t('report.witnesses'))}</h3>{_witnesses(report, t)}</section>\n"
         f"{_video(report, t)}{_faces(report, t)}"
-        f"{_list(t('report.notes'), text.notes(report, t), 'quiet')}{_details(report, t)}</article>\n"
+        f"{_list(t('report.notes'), text.notes(report.medium.notes, t), 'quiet')}{_details(report, t)}</article>\n"
     )
 
 
@@ -155,7 +154,8 @@ def _preview(report: Report, t: Translator) -> str:
     picture = preview_picture(report)
     if picture is None:
         return ""
-    return f'<img src="{data_uri(picture)}" alt="{escape(t("report.preview.alt"))}">'
+    alt = t("report.preview.alt" if report.video is None else "report.preview.frame")
+    return f'<img src="{data_uri(picture)}" alt="{escape(alt)}">'
 
 
 def _faces(report: Report, t: Translator) -> str:
@@ -176,50 +176,38 @@ def _faces(report: Report, t: Translator) -> str:
 
 
 def _video(report: Report, t: Translator) -> str:
-    if report.video is None:
+    video = report.video
+    if video is None:
         return ""
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in text.shot_columns(t))
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in text.shot_rows(report, t)
+        for row in text.shot_rows(video, t)
     )
     return (
-        f"<section><h3>{escape(t('report.video'))}</h3>{''.join(_p(line) for line in text.video_lines(report, t))}"
-        f'{_timeline(report.video, t)}<table class="plain"><thead><tr>{heads}</tr></thead>'
+        f"<section><h3>{escape(t('report.video'))}</h3>{''.join(_p(line) for line in text.video_lines(video, t))}"
+        f'{_timeline(text.timeline(video, t))}<table class="plain"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></section>\n"
     )
 
 
-def _timeline(video: VideoEvidence, t: Translator) -> str:
+def _timeline(shown: text.Timeline) -> str:
     """Shots as fields, sampled frames as dots; their height is the calibrated score where there is one."""
     width, height = PLOT
-    length = max(video.duration_s, 1e-3)
-    fields = []
-    for number, shot in enumerate(video.shots):
-        left = shot.start_s / length * width
-        end = video.shots[number + 1].start_s if number + 1 < len(video.shots) else length
-        fields.append(
-            f'<rect x="{left:.1f}" y="0" width="{max(end / length * width - left, 1):.1f}" height="{height}" '
-            f'class="{"odd" if number % 2 else "even"}"/>'
-        )
+    fields = "".join(
+        f'<rect x="{left * width:.1f}" y="0" width="{max(share * width, 1):.1f}" height="{height}" '
+        f'class="{"odd" if number % 2 else "even"}"/>'
+        for number, (left, share) in enumerate(shown.shots)
+    )
     dots = "".join(
-        f'<circle cx="{min(max(each.time_s / length * width, 6), width - 6):.1f}" '
-        f'cy="{dot_height(each.logit) * height:.1f}" r="{2.5 if each.logit is None else 4}" '
-        f'class="{"marked" if each.marked else "bare"}"/>'
-        for each in video.frames
+        f'<circle cx="{min(max(dot.x * width, 6), width - 6):.1f}" cy="{dot.y * height:.1f}" '
+        f'r="{4 if dot.judged else 2.5}" class="{"marked" if dot.marked else "bare"}"/>'
+        for dot in shown.dots
     )
-    alt = escape(t("report.video.alt", shots=len(video.shots), duration=t.number(video.duration_s, "0.0")))
-    scored = any(each.logit is not None for each in video.frames)
-    legend = t("report.video.legend" if scored else "report.video.legend_plain")
     return (
-        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{alt}">{"".join(fields)}{dots}</svg>'
-        f"<figcaption>{escape(legend)}</figcaption></figure>"
+        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(shown.alt)}">{fields}{dots}</svg>'
+        f"<figcaption>{escape(shown.legend)}</figcaption></figure>"
     )
-
-
-def dot_height(logit: float | None) -> float:
-    """Where a frame's dot lies, 0 at the top: logits of -6 to 6 fill the field, what has none lies at the bottom."""
-    return 0.95 if logit is None else 0.5 - max(min(logit, 6.0), -6.0) / 12 * 0.85
 
 
 def _details(report: Report, t: Translator) -> str:

@@ -35,12 +35,10 @@ from fusion.face import UInt8Array
 from fusion.media import encode_picture
 from server import report_text as text
 from server.language import Translator, translator
-from server.report import dot_height
 from server.report_picture import face_picture, preview_picture
 
 if TYPE_CHECKING:
     from detector.check import Report
-    from detector.evidence import VideoEvidence
     from provenance.errors import FacsimileError
     from server.report import Issue
 
@@ -155,7 +153,7 @@ def _file(report: Report, pen: _Pen) -> list[Flowable]:
     ]
     story += [pen.p(t("report.witnesses"), pen.head), _grid(rows)]
     story += _video(report, pen) + _faces(report, pen)
-    if remarks := text.notes(report, t):
+    if remarks := text.notes(report.medium.notes, t):
         story += [pen.p(t("report.notes"), pen.head), *(pen.p(f"• {line}", pen.quiet) for line in remarks)]
     tree = text.chain(report, t)
     story.append(pen.p(t("report.tree"), pen.head))
@@ -216,40 +214,33 @@ def _faces(report: Report, pen: _Pen) -> list[Flowable]:
 
 
 def _video(report: Report, pen: _Pen) -> list[Flowable]:
-    if report.video is None:
+    video, t = report.video, pen.t
+    if video is None:
         return []
-    t = pen.t
-    scored = any(each.logit is not None for each in report.video.frames)
+    shown = text.timeline(video, t)
     rows = [[pen.p(head, pen.label) for head in text.shot_columns(t)]]
-    rows += [[pen.p(cell) for cell in row] for row in text.shot_rows(report, t)]
+    rows += [[pen.p(cell) for cell in row] for row in text.shot_rows(video, t)]
     return [
         pen.p(t("report.video"), pen.head),
-        *(pen.p(line) for line in text.video_lines(report, t)),
+        *(pen.p(line) for line in text.video_lines(video, t)),
         Spacer(1, 4),
-        _timeline(report.video),
-        pen.p(t("report.video.legend" if scored else "report.video.legend_plain"), pen.quiet),
+        _timeline(shown),
+        pen.p(shown.legend, pen.quiet),
         _grid(rows, (WIDTH / 5,) * 5),
     ]
 
 
-def _timeline(video: VideoEvidence) -> Drawing:
+def _timeline(shown: text.Timeline) -> Drawing:
     """Shots as fields, sampled frames as dots, as in the HTML report."""
-    height, length = 22 * mm, max(video.duration_s, 1e-3)
+    height = 22 * mm
     drawing = Drawing(WIDTH, height)
-    for number, shot in enumerate(video.shots):
-        left = shot.start_s / length * WIDTH
-        end = video.shots[number + 1].start_s / length * WIDTH if number + 1 < len(video.shots) else WIDTH
+    for number, (left, share) in enumerate(shown.shots):
         colour = HexColor("#e4e2dd") if number % 2 else HexColor("#f0eeea")
-        drawing.add(Rect(left, 0, max(end - left, 1), height, fillColor=colour, strokeColor=None))
-    for each in video.frames:
-        x = min(max(each.time_s / length * WIDTH, 4), WIDTH - 4)
-        fill = HexColor(TONES["told"]) if each.marked else white
-        y = (1 - dot_height(each.logit)) * height
-        drawing.add(
-            Circle(
-                x, y, 2.6 if each.logit is not None else 1.6, fillColor=fill, strokeColor=INK, strokeWidth=0.7
-            )
-        )
+        drawing.add(Rect(left * WIDTH, 0, max(share * WIDTH, 1), height, fillColor=colour, strokeColor=None))
+    for dot in shown.dots:
+        x, y = min(max(dot.x * WIDTH, 4), WIDTH - 4), (1 - dot.y) * height
+        fill, radius = HexColor(TONES["told"]) if dot.marked else white, 2.6 if dot.judged else 1.6
+        drawing.add(Circle(x, y, radius, fillColor=fill, strokeColor=INK, strokeWidth=0.7))
     return drawing
 
 

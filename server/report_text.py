@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from detector.statement import Statement
 
 if TYPE_CHECKING:
     from detector.check import Report
-    from detector.evidence import Consistency, FaceEvidence
+    from detector.evidence import Consistency, FaceEvidence, VideoEvidence
     from server.language import Translator
 
 TONES: Mapping[str, str] = {
@@ -44,6 +45,26 @@ class Node:
     parts: tuple[Node, ...] = ()
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A sampled frame on the line of time: shares of its width and of its height from the top."""
+
+    x: float
+    y: float
+    judged: bool
+    marked: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Shots as fields (left and width, shares of the whole), sampled frames as dots; what to say of it."""
+
+    shots: tuple[tuple[float, float], ...]
+    dots: tuple[Dot, ...]
+    alt: str
+    legend: str
+
+
 def short_name(report: Report) -> str:
     """The file's name without its folder."""
     return PurePath(report.file).name or report.file
@@ -66,10 +87,10 @@ def conflicts(report: Report, t: Translator) -> list[str]:
     return [say(each, t) for each in report.conflicts]
 
 
-def notes(report: Report, t: Translator) -> list[str]:
-    """Remarks on the file; those that no catalogue has stay in English."""
+def notes(remarks: Iterable[str], t: Translator) -> list[str]:
+    """A medium's remarks as sentences; those that no catalogue has stay in English."""
     told = []
-    for note in report.medium.notes:
+    for note in remarks:
         key = next((key for words, key in _NOTES if words in note), None)
         told.append(note if key is None or t.lang == "en" else t(f"note.{key}"))
     return [text[:1].upper() + text[1:] + ("" if text.endswith((".", "。")) else ".") for text in told]
@@ -128,11 +149,8 @@ def face_lines(face: FaceEvidence, t: Translator) -> list[str]:
     return lines
 
 
-def video_lines(report: Report, t: Translator) -> list[str]:
+def video_lines(video: VideoEvidence, t: Translator) -> list[str]:
     """What kind of video it is and how much of it was seen."""
-    video = report.video
-    if video is None:
-        return []
     facts = t(
         "report.video.facts",
         duration=t.number(video.duration_s, "0.0"),
@@ -148,19 +166,23 @@ def video_lines(report: Report, t: Translator) -> list[str]:
     return lines + ([] if video.has_sound else [t("report.video.silent")])
 
 
-def shot_rows(report: Report, t: Translator) -> list[tuple[str, ...]]:
+def followed(video: VideoEvidence, t: Translator) -> list[str]:
+    """How many faces of a video the detector judged, each followed through its shot; nothing where none."""
+    judged = sum(track.band != "not_applicable" for track in video.tracks)
+    return [t("detector.followed", count=judged)] if judged else []
+
+
+def shot_rows(video: VideoEvidence, t: Translator) -> list[tuple[str, ...]]:
     """One row per shot: number, time, sampled frames, followed faces, traces."""
-    if report.video is None:
-        return []
     return [
         (
             str(number + 1),
             f"{t.number(shot.start_s, '0.0')}–{t.number(shot.end_s, '0.0')} s",
             str(shot.num_frames),
-            str(sum(track.shot == number for track in report.video.tracks)),
+            str(sum(track.shot == number for track in video.tracks)),
             band_name(shot.band, t),
         )
-        for number, shot in enumerate(report.video.shots)
+        for number, shot in enumerate(video.shots)
     ]
 
 
@@ -173,6 +195,27 @@ def shot_columns(t: Translator) -> tuple[str, ...]:
         t("report.video.faces"),
         t("report.video.band"),
     )
+
+
+def timeline(video: VideoEvidence, t: Translator) -> Timeline:
+    """A video from its first to its last moment; a shot lasts until the next one begins."""
+    length = max(video.duration_s, 1e-3)
+    starts = [min(shot.start_s / length, 1.0) for shot in video.shots]
+    scored = any(each.logit is not None for each in video.frames)
+    return Timeline(
+        tuple((left, end - left) for left, end in itertools.pairwise([*starts, 1.0])),
+        tuple(
+            Dot(min(each.time_s / length, 1.0), _height(each.logit), each.logit is not None, each.marked)
+            for each in video.frames
+        ),
+        t("report.video.alt", shots=len(video.shots), duration=t.number(video.duration_s, "0.0")),
+        t("report.video.legend" if scored else "report.video.legend_plain"),
+    )
+
+
+def _height(logit: float | None) -> float:
+    """Where a frame's dot lies, 0 at the top: logits of -6 to 6 fill the field, what has none lies at the bottom."""
+    return 0.95 if logit is None else 0.5 - max(min(logit, 6.0), -6.0) / 12 * 0.85
 
 
 def identity_rows(report: Report, t: Translator) -> list[tuple[str, str]]:
@@ -320,6 +363,8 @@ def _detector(report: Report, t: Translator) -> list[str]:
     lines = [t(f"band.{found.band}")]
     if found.reason is not None:
         lines.append(say(found.reason, t))
+    if report.video is not None:
+        return lines + followed(report.video, t)
     judged = sum(face.band != "not_applicable" for face in found.faces)
     return lines + ([t("detector.faces", count=judged)] if judged else [])
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from clips import clip, corners, filmed
 from conftest import ORGANISATION, Studio
 from fastapi.routing import APIRoute
 from serving import Served, serve, worker_of
 
 from fusion.media import encode_picture, read_picture
+from fusion.seal import Job
+from fusion.seal_video import Shape, VideoRelease, seal_video
+from fusion.stopwatch import Stopwatch
 from provenance import receipts
 from provenance.attestation import verify_detached
 from provenance.errors import SignatureError
@@ -27,13 +31,14 @@ from provenance.requirements import REQUIREMENTS
 from provenance.statuslist import open_list
 from server import auth
 from server.gate import SCOPE_KEY
-from server.language import translator
+from server.language import Lang, translator
 from server.pages import audit, check, consent, entry, make
 from server.pages.consent import _terms
 from server.report_files import REPORT_KIND
 
 ALL = auth.ROLES
 t = translator("en")
+VIDEO_TYPES = "video/mp4,video/quicktime,video/x-m4v"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,20 @@ def token(client: httpx.Client, path: str) -> str:
 
 def picture(studio: Studio, number: int) -> bytes:
     return studio.people[number].path.read_bytes()
+
+
+def sealed_film(studio: Studio, home: Home, folder: Path) -> Path:
+    """Six frames of a nobody before a hand-held camera, sealed like every output."""
+    portrait = read_picture(picture(studio, 0)).rgb
+    timed = [(filmed(portrait, number, 640, 360), number / 4) for number in range(6)]
+    job, shape = Job("sample", "filmed", {"filmed": "0" * 64}), Shape(640, 360, 6, None)
+    release = VideoRelease(folder / "film.mp4")
+    return seal_video(timed, shape, job, home, release, Stopwatch(), dict).path
+
+
+def post_to_check(client: httpx.Client, name: str, data: bytes) -> httpx.Response:
+    """The form of Check, sent with one file."""
+    return client.post("/check", data={"csrf_token": token(client, "/check")}, files={"file": (name, data)})
 
 
 def stripped(studio: Studio, number: int) -> bytes:
@@ -242,6 +261,81 @@ def test_a_file_that_cannot_be_checked_is_refused_in_words(
         answer = client.post("/check", data={"csrf_token": csrf}, files={"file": ("a.jpg", io.BytesIO(data))})
         assert (answer.status_code, code in answer.text) == (status, True)
         assert translator("zh")("error.title") in answer.text
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_sealed_video_is_told_with_its_line_of_time_and_again_from_its_report(
+    served: Served, studio: Studio, tmp_path: Path, lang: Lang
+) -> None:
+    t = translator(lang)
+    data = sealed_film(studio, served.service.home, tmp_path).read_bytes()
+    with log_in(served, "verifier", lang=lang) as client:
+        page = post_to_check(client, "film.mp4", data)
+        assert page.status_code == 200
+        shown = html.unescape(page.text)
+        where = re.search(r'data-checked="(/check/check-[0-9a-f]{20})"', shown)
+        assert where is not None
+        later = html.unescape(client.get(where[1]).text)
+        seen = client.get(f"/v1{where[1].replace('check', 'checks', 1)}").json()["report"]["evidence"][
+            "video"
+        ]
+        assert f'accept="image/jpeg,image/png,image/webp,{VIDEO_TYPES}"' in client.get("/check").text
+    marked = sum(frame["marked"] for frame in seen["frames"])
+    assert marked >= 1
+    for text in (shown, later):
+        assert t("verdict.declared_synthetic.title") in text
+        assert t("report.video.sampled", count=4) in text
+        assert t("report.video.marked", marked=marked, count=4) in text
+        dots = re.findall(r'<circle cx="[\d.]+%" cy="[\d.]+%" r="[\d.]+"( class="marked")?/>', text)
+        assert (len(dots), sum(map(bool, dots))) == (4, marked)
+        rows = re.findall(r'<tr>(<th scope="row">.*?)</tr>', text)
+        assert [row.count("<td>") for row in rows] == [4, 3, 3, 3, 3], "a shot, four frames"
+        assert 'class="box"' not in text, "the faces of one frame do not belong over another"
+        assert t("checked.faces_of_frame") in text
+    assert re.search(r'<img src="data:image/jpeg;base64,[^"]+" width="640" height="360"', shown)
+    assert t("checked.video_frame") in shown
+    assert "data:image/jpeg" not in later
+    assert t("checked.gone") in later
+
+
+def test_a_plain_video_proves_nothing_and_damage_is_told(served: Served, tmp_path: Path) -> None:
+    data = clip(tmp_path / "a.mov", [corners(n) for n in range(4)], container="mov").read_bytes()
+    with log_in(served, "verifier") as client:
+        page = html.unescape(post_to_check(client, "a.mov", data).text)
+        assert t("verdict.inconclusive.title") in page
+        assert t("report.video.legend_plain") in page
+        assert 'class="marked"' not in page
+        cut = html.unescape(post_to_check(client, "cut.mov", data + b"\0\0\1\0free").text)
+        assert "The file ends 248 bytes too early." in cut
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("cut", "media.truncated"), ("webm", "media.format"), ("sound", "media.no_video")]
+)
+def test_a_video_that_cannot_be_checked_is_refused_in_words(
+    served: Served, tmp_path: Path, kind: str, code: str
+) -> None:
+    whole = clip(tmp_path / "a.mp4", [corners(n) for n in range(4)], sound=True).read_bytes()
+    data = {
+        "cut": whole[:200],
+        "webm": b"\x1a\x45\xdf\xa3" + bytes(60),
+        "sound": whole.replace(b"vide", b"xxxx"),
+    }[kind]
+    with log_in(served, "verifier", lang="zh") as client:
+        answer = post_to_check(client, "a.mp4", data)
+        assert answer.status_code in (415, 422)
+        assert code in answer.text
+        assert translator("zh")(f"error.{code}") in answer.text
+        assert translator("zh")(f"next.{code}") in answer.text
+
+
+def test_only_check_takes_videos(served: Served) -> None:
+    with log_in(served, *ALL) as client:
+        assert "video/" in client.get("/check").text
+        assert "media-src blob:" in client.get("/check").headers["content-security-policy"]
+        for path in ("/make", "/consent/enrol"):
+            assert 'type="file"' in client.get(path).text
+            assert "video/" not in client.get(path).text
 
 
 def work_off(served: Served) -> None:

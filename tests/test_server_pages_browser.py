@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import numpy as np
 import pytest
+from clips import clip, corners
 from conftest import Studio
 from serving import Served, serve, worker_of
+from test_server_pages import sealed_film
 
 from detector.check import Checker, Report
 from fusion.media import encode_picture, read_picture
@@ -37,6 +40,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 WAIT_MS = 120_000
+LOADED = "it => new Promise(done => setInterval(() => it.videoWidth && done(it.videoWidth), 50))"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -103,6 +107,54 @@ def test_upload_verdict_evidence_and_language_switch(browser: Any, served: Serve
         assert page.get_attribute("html", "lang") == "zh-Hans"
         page.goto(f"{served.url}/audit")
         assert page.inner_text("h1") == translator("zh")("audit.headline")
+
+
+def test_a_video_is_played_from_the_user_s_own_file_beside_its_line_of_time(
+    browser: Any, served: Served, studio: Studio, tmp_path: Path
+) -> None:
+    path = sealed_film(studio, served.service.home, tmp_path)
+    with visit(browser, served, viewport={"width": 360, "height": 740}, color_scheme="dark") as page:
+        page.goto(f"{served.url}/check")
+        page.set_input_files("#f-file", path)
+        assert page.locator("[data-thumbs] video").evaluate(LOADED) == 640
+        assert_accessible(page)
+        page.click("form[data-check] button")
+        page.wait_for_selector("[data-film] video")
+        player = page.locator("[data-film] video")
+        assert player.get_attribute("src").startswith("blob:")
+        assert player.evaluate("it => [it.controls, it.muted, it.paused, it.videoWidth]") == [
+            True,
+            True,
+            True,
+            640,
+        ]
+        assert page.inner_text("[data-film] figcaption") == translator("en")("checked.video_own")
+        assert page.locator(".timeline .marked").count() >= 1
+        assert page.locator(".timeline circle").count() == 4
+        assert page.locator(".box").count() == 0
+        boxes = [page.locator(f".timeline {name}").first.bounding_box() for name in ("svg", "rect", "circle")]
+        assert boxes[1]["width"] == pytest.approx(boxes[0]["width"], abs=2)
+        assert boxes[2]["width"] == pytest.approx(boxes[2]["height"], abs=0.1), "dots stay round"
+        page.focus("details.numbers summary")
+        page.keyboard.press("Enter")
+        assert page.locator("details.numbers tbody tr").count() == 4
+        assert_accessible(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_video_that_the_browser_cannot_play_leaves_its_frame(
+    browser: Any, served: Served, tmp_path: Path
+) -> None:
+    path = clip(tmp_path / "a.mp4", [corners(n) for n in range(3)], codec="mpeg4")
+    with visit(browser, served) as page:
+        page.goto(f"{served.url}/check")
+        page.set_input_files("#f-file", path)
+        page.wait_for_selector("[data-thumbs] .tile")
+        assert page.inner_text("[data-thumbs]") == "a.mp4"
+        page.click("form[data-check] button")
+        page.wait_for_selector("[data-checked]")
+        assert page.locator("[data-film] video").count() == 0
+        assert page.get_attribute("[data-film] img", "alt") == translator("en")("checked.frame_alt")
 
 
 def test_a_file_that_is_none_is_refused_in_place(browser: Any, served: Served) -> None:

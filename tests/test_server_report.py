@@ -16,7 +16,7 @@ from clips import clip
 from conftest import Studio
 
 from detector.check import Checker, Report
-from detector.evidence import Consistency, DetectorEvidence, FaceEvidence
+from detector.evidence import Consistency, DetectorEvidence, FaceEvidence, VideoEvidence
 from detector.statement import Statement
 from detector.verdict import Verdict
 from fusion.media import encode_picture, read_picture
@@ -120,7 +120,9 @@ def test_json_names_who_issued_it_and_what_was_not_checked(reports: list[Report]
     }
     assert [each["verdict"] for each in told["files"]][1] == "conflict"
     assert told["not_checked"][0]["error"]["code"] == "media.format"
-    assert told["files"][2]["evidence"]["video"]["num_frames"] == 4
+    video = told["files"][2]["evidence"]["video"]
+    assert video["num_frames"] == 4
+    assert VideoEvidence.from_dict(video).as_dict() == video
 
 
 def test_the_heat_map_tints_only_its_own_box(reports: list[Report]) -> None:
@@ -158,7 +160,7 @@ def test_remarks_of_the_reader_have_chinese_words(studio: Studio, reports: list[
     medium = replace(
         reports[0].medium, notes=("turned upright (EXIF orientation 6)", "the file ends 9 bytes too early")
     )
-    said = report_text.notes(replace(reports[0], medium=medium), translator("zh"))
+    said = report_text.notes(medium.notes, translator("zh"))
     assert all(re.search(r"[\u4e00-\u9fff]", line) for line in said)
 
 

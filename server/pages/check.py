@@ -17,12 +17,12 @@ from server.fetch import MAX_URL
 from server.gate import Caller, Serving, declare
 from server.ids import CheckId
 from server.language import Translator
-from server.pages.evidence import TONES, faces, manifest_tree, witnesses
+from server.pages.evidence import TONES, faces, film, manifest_tree, witnesses
 from server.pages.frame import PageRoute, render, service_of, words_of
 from server.pages.make import find_job_of_asset
 from server.paging import stamp
 from server.routes.checks import display_name, store_report
-from server.service import Service
+from server.service import UPLOAD_LIMITS, Service
 from server.tables import checks
 
 if TYPE_CHECKING:
@@ -35,19 +35,27 @@ NUM_LATEST = 8
 
 @router.get("", **declare("checks:read"))
 def show_form(request: Request, service: Serving, caller: Caller) -> Response:
-    """The place to drop a file, and the caller's latest checks."""
+    """The place to drop a picture or a video, and the caller's latest checks."""
     latest = _latest(service, caller, words_of(request))
     most = service.settings.max_upload_bytes
     by_url = service.settings.url_checks
-    return render(request, "check.html", latest=latest, tones=TONES, max_upload_bytes=most, url_checks=by_url)
+    return render(
+        request,
+        "check.html",
+        latest=latest,
+        tones=TONES,
+        max_upload_bytes=most,
+        picture_mib=min(UPLOAD_LIMITS.max_bytes, most) >> 20,
+        url_checks=by_url,
+    )
 
 
 @router.post("", **declare("checks:create", 415, 422, room="slots"))
 async def check_file(request: Request, caller: Caller, file: Annotated[UploadFile, File()]) -> Response:
-    """Check one file and show what was found, with the picture, which is not kept."""
+    """Check one picture or video and show what was found, with the picture or a frame; neither is kept."""
     data = await file.read()
     if not data:
-        raise InputError("page.no_file", "No file was chosen.", "Choose a picture, then press the button.")
+        raise InputError("page.no_file", "No file was chosen.", "Choose a file, then press the button.")
     return await _check(request, data, display_name(file.filename), caller)
 
 
@@ -65,7 +73,7 @@ async def check_address(
 
 @router.get("/{check_id}", **declare("checks:read", 404, 422))
 def show_check(request: Request, check_id: CheckId, service: Serving, caller: Caller) -> Response:
-    """An earlier check; its picture was not kept."""
+    """An earlier check; its file was not kept."""
     query = sa.select(checks).where(checks.c.id == check_id, checks.c.principal == caller.id)
     with service.home.database.read() as conn:
         row = conn.execute(query).one_or_none()
@@ -104,6 +112,7 @@ def _show(
         tone=TONES.get(report["verdict"], "unknown"),
         witnesses=witnesses(report, t),
         faces=faces(report, t),
+        film=film(report, t),
         kinds=("json", "html", "pdf") if service.recent_reports.find(check_id) else ("json",),
         size=_size(report, extra["preview"]),
         job=find_job_of_asset(service, caller, asset_id) if caller.may("fusions:read") else None,
@@ -112,13 +121,13 @@ def _show(
 
 
 def _size(report: dict[str, Any], preview: dict[str, Any] | None) -> tuple[int, int] | None:
-    """Width and height of the picture in pixels, where the report or the preview tells."""
+    """Width and height of the picture or of a frame in pixels, where the report or the preview tells."""
     media = report.get("media") or preview
     return (int(media["width"]), int(media["height"])) if media else None
 
 
 def _preview(report: Report) -> dict[str, Any] | None:
-    """A small copy of the picture for the page: it travels once, inside the answer, and is not kept."""
+    """A small copy of the picture or of one frame: it travels once, inside the answer, and is not kept."""
     from fusion.media import encode_picture
 
     medium = report.medium

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from server import report_text
 from server.language import Translator
+from server.report_text import Timeline
+
+if TYPE_CHECKING:
+    from detector.evidence import FramePoint, VideoEvidence
 
 Tone = Literal["proof", "synthetic", "warn", "danger", "unknown", "steady"]
 
@@ -33,6 +38,7 @@ _BAND_TONES: Final[Mapping[str, Tone]] = {
     "strong": "warn",
     "none": "unknown",  # no trace found proves nothing
 }
+FRAME_HEADS: Final = ("checked.frame_time", "checked.frame_faces", "checked.frame_mark", "report.video.band")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,19 @@ class Face:
 
 
 @dataclass(frozen=True)
+class Film:
+    """What was looked at of a video: sentences, its line of time, a row per shot and one per frame, under heads."""
+
+    lines: tuple[str, ...]
+    timeline: Timeline
+    duration: str
+    shot_heads: tuple[str, ...]
+    shots: tuple[tuple[str, ...], ...]
+    frame_heads: tuple[str, ...]
+    frames: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Branch:
     """A manifest, an action or an ingredient in the tree of what a file declares."""
 
@@ -70,15 +89,45 @@ def witnesses(report: Mapping[str, Any], t: Translator) -> list[Witness]:
     """Every witness of a report, the strongest kind of evidence first."""
     evidence = report["evidence"]
     found = [_manifest(evidence["manifest"], t), _mark(evidence["mark"], t), _ledger(evidence["ledger"], t)]
-    judged = evidence["detector"]
-    found += [_detector(judged, t), *_foreign(evidence.get("foreign_marks") or [], t)]
-    return found + (_consistency(evidence.get("consistency"), t) if judged["applicable"] else [])
+    judged, seen = evidence["detector"], _video(report)
+    found += [_detector(judged, seen, t), *_foreign(evidence.get("foreign_marks") or [], t)]
+    of = "" if seen is None else "_frame"
+    return found + (_consistency(evidence.get("consistency"), of, t) if judged["applicable"] else [])
 
 
 def faces(report: Mapping[str, Any], t: Translator) -> list[Face]:
-    """The faces of a report, numbered as the picture shows them."""
+    """The faces of a report, numbered as the picture shows them; of a video, those of one frame."""
     listed = report["evidence"]["detector"]["faces"]
     return [_face(number, each, t) for number, each in enumerate(listed, 1)]
+
+
+def film(report: Mapping[str, Any], t: Translator) -> Film | None:
+    """What the report tells of a video, shot by shot and frame by frame; None of a picture."""
+    seen = _video(report)
+    if seen is None:
+        return None
+    return Film(
+        lines=(*report_text.video_lines(seen, t), *report_text.notes(report.get("notes") or [], t)),
+        timeline=report_text.timeline(seen, t),
+        duration=f"{t.number(seen.duration_s, '0.0')} s",
+        shot_heads=report_text.shot_columns(t),
+        shots=tuple(report_text.shot_rows(seen, t)),
+        frame_heads=tuple(t(key) for key in FRAME_HEADS),
+        frames=tuple(_frame_row(each, t) for each in seen.frames),
+    )
+
+
+def _frame_row(frame: FramePoint, t: Translator) -> tuple[str, ...]:
+    marked = t("checked.frame_marked" if frame.marked else "checked.frame_bare")
+    moment = f"{t.number(frame.time_s, '0.00')} s"
+    return moment, str(frame.num_faces), marked, report_text.band_name(frame.band, t)
+
+
+def _video(report: Mapping[str, Any]) -> VideoEvidence | None:
+    from detector.evidence import VideoEvidence
+
+    found = report["evidence"].get("video")
+    return None if found is None else VideoEvidence.from_dict(found)
 
 
 def manifest_tree(tree: Mapping[str, Any], t: Translator) -> Branch | None:
@@ -125,21 +174,23 @@ def _ledger(found: Mapping[str, Any], t: Translator) -> Witness:
     return Witness("ledger", "proof" if found["inclusion_verified"] else "danger", tuple(lines))
 
 
-def _detector(found: Mapping[str, Any], t: Translator) -> Witness:
+def _detector(found: Mapping[str, Any], seen: VideoEvidence | None, t: Translator) -> Witness:
     band = str(found["band"])
     lines = [t.maybe(f"band.{band}", band)]
     if reason := reason_text(found, t):
         lines.append(reason)
-    if count := sum(face.get("band") != "not_applicable" for face in found["faces"]):
+    if seen is not None:
+        lines += report_text.followed(seen, t)
+    elif count := sum(face.get("band") != "not_applicable" for face in found["faces"]):
         lines.append(t("detector.faces", count=count))
     return Witness("detector", _BAND_TONES.get(band, "unknown"), tuple(lines))
 
 
-def _consistency(found: Mapping[str, Any] | None, t: Translator) -> list[Witness]:
+def _consistency(found: Mapping[str, Any] | None, of: str, t: Translator) -> list[Witness]:
     if found is None or "stable" not in found:
         return []
     stable = bool(found["stable"])
-    line = t("consistency.stable") if stable else t("consistency.flipped")
+    line = t(f"consistency.{'stable' if stable else 'flipped'}{of}")
     return [Witness("consistency", "steady" if stable else "warn", (line,))]
 
 

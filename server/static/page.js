@@ -6,18 +6,33 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 /* Files: drop them anywhere on the field, see them before they are sent. */
 
 let shownPath = location.pathname;
-let chosen = null; // the picture under check, shown sharp beside its report; it never leaves but by the form
+let chosen = null; // the file under check, shown sharp beside its report; it never leaves but by the form
 
 function showThumbs(drop) {
   const input = find("input[type=file]", drop);
   const thumbs = find("[data-thumbs]", drop);
-  thumbs.replaceChildren(...[...input.files].slice(0, 6).map((file) => {
-    const image = new Image();
-    image.src = URL.createObjectURL(file);
-    image.alt = file.name;
-    return image;
-  }));
+  thumbs.replaceChildren(...[...input.files].slice(0, 6).map(makeThumb));
   thumbs.hidden = input.files.length === 0;
+}
+
+const isVideo = (file) => file.type.startsWith("video/");
+
+function makeThumb(file) {
+  const shown = isVideo(file) ? makePlayer(file) : new Image();
+  shown.addEventListener("error", () => { // a coding that this browser does not know
+    const tile = document.createElement("span");
+    tile.className = "tile";
+    tile.textContent = file.name;
+    shown.replaceWith(tile);
+  });
+  if (!isVideo(file)) Object.assign(shown, { src: URL.createObjectURL(file), alt: file.name });
+  return shown;
+}
+
+function makePlayer(file) { // silent; it plays the user's own file, and only when asked
+  const player = document.createElement("video");
+  player.setAttribute("aria-label", file.name);
+  return Object.assign(player, { muted: true, playsInline: true, preload: "metadata", src: URL.createObjectURL(file) });
 }
 
 function makeDrop(drop) {
@@ -49,16 +64,17 @@ function makeCheck(form) {
       status.textContent = status.dataset.large;
       return;
     }
+    const looking = isVideo(chosen) ? status.dataset.watching : status.dataset.looking;
     const request = new XMLHttpRequest();
     request.open("POST", form.action);
     request.responseType = "document";
     request.upload.addEventListener("progress", (sent) => {
       bar.value = sent.lengthComputable ? (100 * sent.loaded) / sent.total : 0;
-      status.textContent = sent.loaded < sent.total ? status.dataset.sending : status.dataset.looking;
+      status.textContent = sent.loaded < sent.total ? status.dataset.sending : looking;
     });
     request.upload.addEventListener("load", () => {
       bar.removeAttribute("value");
-      status.textContent = status.dataset.looking;
+      status.textContent = looking;
     });
     const fail = () => {
       bar.hidden = true;
@@ -89,7 +105,21 @@ function showAnswer(page) {
   scrollTo(0, 0);
 }
 
+function playOwn(figure) { // the still stays where the browser cannot play the file
+  const still = find("img", figure);
+  const caption = find("[data-own]", figure);
+  if (!still || !chosen) return;
+  const player = makePlayer(chosen);
+  player.addEventListener("loadedmetadata", () => {
+    if (player.videoWidth === 0) return;
+    Object.assign(player, { controls: true, poster: still.src });
+    still.replaceWith(player);
+    caption.textContent = caption.dataset.own;
+  }, { once: true });
+}
+
 function sharpen() {
+  all("[data-film]").forEach(playOwn);
   const drawn = find("[data-looked] svg");
   if (!drawn || !chosen) return;
   const probe = new Image();
