@@ -2,7 +2,7 @@
 
 A U-Net at a quarter of the crop's side. It sees the composite, the target and how far the composite is the source's,
 and answers with a residual and with a gate that lets the target through where it must stay on top. The identity vector
-modulates the layers at 16 and 8 px, which is where identity lives.
+modulates layers at 8 to 32 px, which is where identity lives.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class HybridNet(nn.Module):
     """Target, composite [N, 3, S, S] in [0, 1], trust [N, 1, S, S], identity [N, 512] → fields [N, 4, S, S], S = 128.
 
     Fields: residual R, G, B, then `keep` in (0, 1), how much of the target shows; `mend` puts them to use. Any side
-    that 16 divides works. 1.5 M parameters, 0.34 G multiply-adds.
+    that 16 divides works. 2.7 M parameters, 0.53 G multiply-adds.
     """
 
     def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
@@ -60,9 +60,11 @@ class HybridNet(nn.Module):
         self.down1 = nn.Conv2d(w0, w1, 3, stride=2, padding=1)
         self.enter1 = Block(w1, STYLE_SIZE)
         self.down2 = nn.Conv2d(w1, w2, 3, stride=2, padding=1)
-        self.deep = nn.ModuleList([Block(w2, STYLE_SIZE), Block(w2, STYLE_SIZE)])
+        self.deep = nn.ModuleList(Block(w2, STYLE_SIZE) for _ in range(4))
         self.up1, self.leave1 = nn.Conv2d(w2, w1, 1), Block(w1, STYLE_SIZE)
+        self.more1 = nn.ModuleList(Block(w1, STYLE_SIZE) for _ in range(2))
         self.up0, self.leave0 = nn.Conv2d(w1, w0, 1), Block(w0)
+        self.more0 = nn.ModuleList(Block(w0, STYLE_SIZE) for _ in range(2))
         self.last = nn.GroupNorm(8, w0)
         self.wide = nn.Conv2d(w0, 48, 3, padding=1)
         self.fine = nn.Conv2d(12 + 7 * 4, 24, 3, padding=1)
@@ -85,7 +87,11 @@ class HybridNet(nn.Module):
         for block in self.deep:
             h = block(h, style)
         h = self.leave1(F.interpolate(self.up1(h), scale_factor=2.0) + h1, style)
+        for block in self.more1:
+            h = block(h, style)
         h = self.leave0(F.interpolate(self.up0(h), scale_factor=2.0) + h0)
+        for block in self.more0:
+            h = block(h, style)
         h = F.pixel_shuffle(F.silu(self.wide(F.silu(self.last(h)))), 2)
         h = F.silu(self.fine(torch.cat([h, F.pixel_unshuffle(x, 2)], dim=1)))
         raw = self.out(F.pixel_shuffle(F.silu(self.finer(h)), 2))

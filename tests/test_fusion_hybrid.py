@@ -77,7 +77,7 @@ def test_the_gate_lets_the_target_through() -> None:
     assert torch.allclose(mend(given["target"], given["composite"], fields), given["target"], atol=1e-6)
 
 
-def test_every_input_matters_and_the_identity_enters_below_32_px_only() -> None:
+def test_every_input_matters_and_the_identity_enters_at_8_to_32_px_only() -> None:
     net, given = woken(amount=0.3), inputs(1)
     for value in given.values():
         value.requires_grad_()
@@ -89,7 +89,7 @@ def test_every_input_matters_and_the_identity_enters_below_32_px_only() -> None:
         assert value.grad is not None, name
         assert float(value.grad.abs().sum()) > 0, name
         assert bool(torch.isfinite(value.grad).all()), name
-    assert sorted(seen) == [(8, 8), (8, 8), (16, 16), (16, 16)]
+    assert sorted(seen) == [(8, 8)] * 4 + [(16, 16)] * 4 + [(32, 32)] * 2
 
 
 def test_no_grid_at_the_start() -> None:

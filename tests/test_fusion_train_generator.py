@@ -116,7 +116,8 @@ def test_a_resumed_run_equals_one_that_went_on(judges: Judges, tmp_path: Path) -
         one.step(batch(seed))
     one.elapsed_s = 12.5
     one.save(tmp_path / "checkpoint.pt")
-    assert (tmp_path / "checkpoint.pt").stat().st_size <= 16 * 2**20
+    parameters = sum(p.numel() for p in one.painter.parameters())
+    assert (tmp_path / "checkpoint.pt").stat().st_size <= 10 * parameters + 2**21
     other = GeneratorRun(replace(RECIPE, seed=99), judges)
     other.load(tmp_path / "checkpoint.pt")
     assert (other.steps, other.samples, other.elapsed_s) == (2, 8, 12.5)

@@ -165,7 +165,7 @@ class GeneratorRun:
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all; moments and average in bfloat16, which the run itself goes on with.
 
-        So a run that is resumed equals one that was not, and `hybrid` fits into 16 MiB.
+        So a run that is resumed equals one that was not, and `hybrid` takes 10 bytes a parameter.
         """
         net = self.painter.state_dict()
         lag = {name: (value - net[name]).bfloat16() for name, value in self.average.state_dict().items()}
