@@ -128,7 +128,7 @@ class StyleEngine:
 @torch.inference_mode()
 def predict_change(net: StyleGenerator, target: UInt8Array, identity: FloatArray) -> FloatArray:
     """Fields float32 [S, S, 4] that turn the crop uint8 [S, S, 3] into the generator's picture; nothing is kept."""
-    like = net.out.weight
+    like = net.start.weight
     target_in = picture_to_tensor(target, like)
     made = net(target_in, torch.from_numpy(identity).to(like)[None]).clamp(0, 1)
     change = (made - target_in)[0].permute(1, 2, 0).float().cpu().numpy()

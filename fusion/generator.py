@@ -4,7 +4,9 @@ StyleGAN2 layers (arXiv 1912.04958, eq. 1-3), three per resolution from 8 px up:
 (8 and 16 px) are modulated by the identity, all later ones by codes of the target. There is no learned constant: the
 picture grows from the target's own 8 px feature without its statistics (instance norm), so that pose stays and the
 target's identity goes. What the layers paint is a change of the target, almost 0 at the start: grain and
-light need not be learnt anew. Knows no geometry, no weights file and no training.
+light need not be learnt anew. Each resolution paints its share, and the shares are summed (output skips, arXiv
+1912.04958, section 4.1): so the coarse layers learn from the first step. Knows no geometry, no weights file and no
+training.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ IDENTITY_SIZE: Final = 512
 IDENTITY_LAYERS: Final = 6
 LAYERS_PER_RESOLUTION: Final = 3
 COARSEST_PX: Final = 8
+WEIGHT_DEVIATION: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class StyleConfig:
         return tuple(COARSEST_PX << level for level in range(len(self.channels)))
 
 
-STYLE_256: Final = StyleConfig(256, (512, 256, 96, 32, 16, 12), (192, 128, 64, 32, 12, 8))
-STYLE_128: Final = StyleConfig(128, (512, 256, 96, 32, 16), (192, 128, 64, 32, 12))
+STYLE_256: Final = StyleConfig(256, (512, 128, 64, 32, 16, 12), (192, 128, 64, 32, 12, 8))
+STYLE_128: Final = StyleConfig(128, (512, 128, 64, 32, 16), (192, 128, 64, 32, 12))
 STYLE_SIZES: Final = {config.size_px: config for config in (STYLE_128, STYLE_256)}
 
 
@@ -52,13 +55,14 @@ class ModulatedConv(nn.Module):
     """3x3 convolution whose weights a style scales per input channel and then normalises per output channel.
 
     w' = s_i w (eq. 1), w'' = w' / sqrt(sum_ik w'² + e) (eq. 3). Both are applied beside the convolution, which then
-    shares its weights across the batch: the same numbers, and no grouped convolution. Weights begin at a deviation of
-    1, which eq. 3 undoes: a step of Adam moves every layer by the same share (equalised rate, arXiv 1710.10196, 4.1).
+    shares its weights across the batch: the same numbers, and no grouped convolution. Eq. 3 undoes the deviation that
+    weights begin with: it only says how large a share of them a step of Adam moves, in every layer the same (equalised
+    rate, arXiv 1710.10196, 4.1). At a deviation of 1 nothing is learnt in a thousand steps (docs/log.md).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(WEIGHT_DEVIATION * torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.affine = nn.Linear(IDENTITY_SIZE, in_channels)
         nn.init.normal_(self.affine.weight, std=IDENTITY_SIZE**-0.5)
@@ -162,10 +166,11 @@ class StyleGenerator(nn.Module):
             cap = face_cap(resolution, config.skip_cap) if fine else torch.ones(1, 1, 1, 1)
             narrow = config.skip_width if fine else None
             self.gates.append(AttentionGate(width, config.encoder[level], narrow, cap))
-        self.out = nn.Conv2d(incoming, 3, 3, padding=1)
+        self.paint = nn.ModuleList(nn.Conv2d(width, 3, 1) for width in config.channels)
         with torch.no_grad():
-            for parameter in self.out.parameters():
-                parameter.normal_(std=2e-3)
+            for painter in self.paint:
+                for parameter in painter.parameters():
+                    parameter.normal_(std=0.02)
 
     def styles(self, features: list[Tensor], identity: Tensor) -> list[Tensor]:
         """One code [N, 512] per layer: the identity's for layers 1-6, the target's own for the rest.
@@ -187,14 +192,17 @@ class StyleGenerator(nn.Module):
         features = self.encoder(target)
         codes = self.styles(features, identity)
         h = self.start(F.instance_norm(features[0]))
-        for level in range(len(self.config.channels)):
+        change = torch.zeros_like(target[:, :, :COARSEST_PX, :COARSEST_PX])
+        for level, paint in enumerate(self.paint):
             if level:
+                change = F.interpolate(change, scale_factor=2.0, mode="bilinear")
                 h = F.interpolate(h, scale_factor=2.0, mode="bilinear")
             for number in range(LAYERS_PER_RESOLUTION * level, LAYERS_PER_RESOLUTION * (level + 1)):
                 h = self.layers[number](h, codes[number])
                 if level and number % LAYERS_PER_RESOLUTION == 0:
                     h = self.gates[level - 1](h, self._skip(features, level))
-        picture: Tensor = target + 0.5 * self.out(h)
+            change = change + paint(h) * (0.5 * h.shape[1] ** -0.5)  # equalised rate here too
+        picture: Tensor = target + change
         return picture
 
     def _skip(self, features: list[Tensor], level: int) -> Tensor:

@@ -34,7 +34,8 @@ def net() -> StyleGenerator:
     torch.manual_seed(3)
     made = StyleGenerator(SMALL)
     with torch.no_grad():
-        made.out.weight.mul_(50)  # a fresh one hardly paints
+        for paint in made.paint:
+            paint.weight.mul_(20)  # a fresh one hardly paints
     return made
 
 

@@ -225,8 +225,8 @@ def painting() -> StyleGenerator:
     torch.manual_seed(0)
     net = StyleGenerator(StyleConfig(128, (32, 32, 16, 16, 16), (16, 16, 16, 16, 16)))
     with torch.no_grad():
-        net.out.weight.mul_(20)
-        net.out.bias.fill_(0.2)
+        net.paint[-1].weight.mul_(20)
+        net.paint[-1].bias.fill_(0.8)
     return net
 
 

@@ -87,24 +87,17 @@ def spared_holes(trust: Tensor) -> Tensor:
     return 1 - (1.5 * F.interpolate(holes, scale_factor=4.0, mode="bilinear")).clamp(max=1)
 
 
-@torch.inference_mode()
-def guided(batch: Batch, guide: HybridPainter) -> Batch:
-    """The batch with what `hybrid` makes of each composite in its place: what `style` is to come near."""
-    return replace(batch, composite=guide(batch).clamp(0, 1).clone())
-
-
 class GeneratorRun:
-    """State of one run: network, its running average, optimiser, gate and clock; `step` advances it.
+    """State of one run: network, its running average, optimiser, gate and clock; `step` advances it."""
 
-    `guide` is the `hybrid` that `style` learns swaps from; `hybrid` itself is held to the composite.
-    """
-
-    def __init__(self, recipe: GeneratorRecipe, judges: Judges, guide: HybridPainter | None = None) -> None:
+    def __init__(self, recipe: GeneratorRecipe, judges: Judges) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.judges, self.guide = recipe, judges, guide
+        self.recipe, self.judges = recipe, judges
         self.painter = PAINTERS[recipe.engine]().to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.painter).requires_grad_(False)
-        self.optimiser = torch.optim.Adam(self.painter.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(
+            self.painter.parameters(), recipe.learning_rate, betas=(0.9, 0.99), eps=recipe.epsilon
+        )
         self.critic = PatchCritic().to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), 4e-4, betas=(0.0, 0.99))
         self.gate = CollapseGate()
@@ -124,12 +117,12 @@ class GeneratorRun:
         """One update; the values of the terms."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
-        if self.guide is not None:
-            batch = guided(batch, self.guide)
         on_cuda = self.recipe.device.startswith("cuda")
         with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
             made = self.painter(batch)
-        found = terms(made, batch, self.judges, self.recipe, self.steps)
+        early = self.share_done() < self.recipe.judged_from
+        asked = replace(self.recipe, judged=0) if early else self.recipe
+        found = terms(made, batch, self.judges, asked, self.steps)
         swaps = slice(batch.num_pairs, None)
         if self.recipe.realism and len(made) > batch.num_pairs:
             found["realism"] = -self.critic(made[swaps]).mean()
@@ -271,8 +264,9 @@ def train(
         make_shards(data, out / "train", "train", -(-pairs // SHARD), recipe.seed)
         make_shards(data, out / "val", "val", 2, recipe.seed)
     supply, judges, held_out = prepare(data, out, recipe)
-    guide = load_guide(recipe.device) if recipe.engine == "style" else None
-    run, checkpoint, best = GeneratorRun(recipe, judges, guide), out / "checkpoint.pt", out / "best.pt"
+    if recipe.engine == "style":
+        supply.guide = load_guide(recipe.device)
+    run, checkpoint, best = GeneratorRun(recipe, judges), out / "checkpoint.pt", out / "best.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
     elif start is not None:

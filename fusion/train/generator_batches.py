@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from fusion.train.portraitset import PortraitSet, read_portraits
 from provenance.errors import InputError
 
 Recognise = Callable[[Tensor], Tensor]  # crops [N, 3, S, S] in [0, 1] → unit vectors [N, D]
+Recast = Callable[["Batch"], Tensor]  # a batch without truths → pictures [N, 3, S, S] in [0, 1]
 
 EMBEDDING_NOISE = 0.2  # length of the random vector added to an identity
 
@@ -64,6 +65,8 @@ class Supply:
         self.known: set[str] = set()
         self.places: list[tuple[int, int]] = []
         self.swap_places: list[tuple[int, int]] = []
+        self.guide: Recast | None = None
+        self.guided: set[tuple[int, int]] = set()
         self.grow()
         if not self.shards:
             cause = f"{self.folder} holds no pairs"
@@ -98,7 +101,12 @@ class Supply:
         )
 
     def gather(self, pairs: list[tuple[int, int]], swaps: list[tuple[int, int]]) -> Batch:
-        """Records as they were written; identities with noise."""
+        """Records as they were written; identities with noise. Swaps as the guide makes them, where there is one."""
+        if self.guide is not None:
+            self._recast(sorted(set(swaps) - self.guided), self.guide)
+        return self._gather(pairs, swaps)
+
+    def _gather(self, pairs: list[tuple[int, int]], swaps: list[tuple[int, int]]) -> Batch:
         first = [(self.shards[s], i) for s, i in pairs]
         last = [(self.shards[s], i) for s, i in swaps]
         target = [s.target[i] for s, i in first] + [s.truth[i] for s, i in last]
@@ -117,6 +125,19 @@ class Supply:
             truth=self._tensor([s.truth[i] for s, i in first]),
             leaving=torch.tensor([int(s.portrait[i]) for s, i in last], device=self.device),
         )
+
+    def _recast(self, places: list[tuple[int, int]], guide: Recast) -> None:
+        """Put what `guide` makes of these swaps in their place, once and for all."""
+        if not places:
+            return
+        shown = self._gather([], places)
+        shown = replace(shown, identity=self.identities[shown.person])  # without noise
+        with torch.inference_mode():
+            made = guide(shown)
+        made = (made.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        for (shard, index), picture in zip(places, made.numpy(), strict=True):
+            self.shards[shard].swapped[index] = picture
+        self.guided.update(places)
 
     def held_out(self, pairs: int, swaps: int) -> Batch:
         """The first records, unchanged."""

@@ -24,8 +24,10 @@ class GeneratorRecipe:
     minutes        length of the whole run, slices before a resume included
     steps          if not 0, the run also ends after so many steps
     pairs, swaps   records with a truth and without one in a batch
-    judged         records of a batch that the identity network looks at, swaps first
+    judged         records of a batch that the recognisers look at, swaps first
+    judged_from    share of the run after which they look
     landmark_every steps between two looks of the landmark network
+    epsilon        what Adam adds to its denominator
     allowed_leak   cosine to the target's identity that costs nothing
     wobble         how far crops are turned, scaled and shifted before the identity network sees them
     check_every    steps between two looks of the recogniser outside the loss
@@ -39,7 +41,9 @@ class GeneratorRecipe:
     pairs: int = 4
     swaps: int = 8
     judged: int = 8
+    judged_from: float = 0.0
     learning_rate: float = 1.5e-3
+    epsilon: float = 1e-8
     pixel: float = 1.0
     slope: float = 0.5
     energy: float = 0.3
@@ -74,7 +78,8 @@ class GeneratorRecipe:
 
 
 STYLE_SETTINGS: Final[Mapping[str, Any]] = {
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
+    "epsilon": 1e-12,  # gradients of a fresh network's coarse layers are 1e-9
     "anchor": 2.0,
     "tint": 2.0,
     "identity": 0.05,  # more, and a fresh network paints what only the recogniser sees (docs/log.md)
@@ -83,6 +88,8 @@ STYLE_SETTINGS: Final[Mapping[str, Any]] = {
     "teacher_retrieval": 0.0,
     "teacher_leak": 0.0,
     "realism": 0.0,
+    "judged_from": 0.5,
+    "landmark_every": 8,
     "ema": 0.995,
 }
 
@@ -112,6 +119,19 @@ def terms(
         near = losses.pixel_loss(made[n:], batch.composite[n:], weight[n:])
         found["anchor"] = near + losses.slope_loss(made[n:], batch.composite[n:], weight[n:])
         found["tint"] = losses.tint_loss(made[n:], batch.composite[n:], weight[n:])
+    if recipe.judged:
+        found |= recogniser_terms(made, batch, judges, recipe)
+    if step % recipe.landmark_every == 0:
+        found |= landmark_terms(made, batch, judges)
+    return found
+
+
+def recogniser_terms(
+    made: Tensor, batch: Batch, judges: Judges, recipe: GeneratorRecipe
+) -> dict[str, Tensor]:
+    """What the recognisers say of the last `judged` records; features where a truth is among them."""
+    n = batch.num_pairs
+    found: dict[str, Tensor] = {}
     chosen = slice(len(made) - min(recipe.judged, len(made)), len(made))
     embedding, _ = judges.look(made[chosen], recipe.wobble)
     found |= identity_terms(embedding, judges.gallery, batch, recipe)
@@ -125,8 +145,6 @@ def terms(
             _, wanted = judges.look(batch.truth[n - seen :])
         _, plain = judges.look(made[n - seen : n])
         found["feature"] = losses.feature_loss(plain[:2], wanted[:2])
-    if step % recipe.landmark_every == 0:
-        found |= landmark_terms(made, batch, judges)
     return found
 
 
