@@ -24,14 +24,20 @@ from detector.pairs import (
     pass_through,
     swap_pair,
 )
+from fusion.engines import style_face
 from fusion.face import FloatArray, UInt8Array
 from fusion.paste import paste_face
 from fusion.swap import Engine
 from fusion.warp import WarpOptions
 from provenance.errors import FaceError
 
-OTHER_ENGINES: Final[Mapping[str, Engine]] = {"paste": paste_face, "collage": collage_face}
-"""Beside the suite's own: one affine map, with a seam by Poisson's equation, and with a tint and a feathered seam."""
+OTHER_ENGINES: Final[Mapping[str, Engine]] = {
+    "paste": paste_face,
+    "collage": collage_face,
+    "style": style_face,
+}
+"""Beside those learnt from: one affine map, with a seam by Poisson's equation, and with a tint and a feathered seam;
+and the suite's own generator, which the shipped detector never saw."""
 
 CLEAN: Final = "clean"
 Q60_R75: Final = "q60_r75"

@@ -20,7 +20,7 @@ from detector.crop import cut, face_window, reduce_square
 from fusion import align, mask, mesh
 from fusion.face import FloatArray, UInt8Array
 from fusion.paste import paste_face
-from fusion.swap import ENGINES, UNTRAINED, Engine
+from fusion.swap import ENGINES, Engine
 from fusion.warp import WarpOptions
 from provenance.errors import FaceError, UsageError
 
@@ -31,20 +31,21 @@ STORED_PX: Final = 320
 """Side of a stored crop; a face window larger than that is reduced to it."""
 IDENTITY_PASS: Final = "identity_pass"
 """Name of an engine's pass with the source = the target: resampled and pasted, but not swapped; label real."""
+TAUGHT: Final = ("warp", "hybrid")
 SHARD: Final = 64
 
 
-def trained_engines() -> dict[str, Engine]:
-    """Every engine of `fusion.swap.ENGINES` whose weights ship, by name."""
-    return {name: engine for name, engine in ENGINES.items() if name not in UNTRAINED}
+def taught_engines() -> dict[str, Engine]:
+    """Engines by name that the shipped detector learnt from; `style` came later (detector/cases.py judges it)."""
+    return {name: ENGINES[name] for name in TAUGHT}
 
 
 def pair_engines(names: Sequence[str] = ()) -> dict[str, Engine]:
-    """Engines that pairs are made by, in turn: every trained one and `paste`; or those of `names`.
+    """Engines that pairs are made by, in turn: all of fusion/swap.py and `paste`; or those of `names`.
 
     UsageError `pairs.engine` for a name that is none of them; the held-out engines are none.
     """
-    known = {**trained_engines(), "paste": paste_face}
+    known = {**ENGINES, "paste": paste_face}
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
             "pairs.engine",

@@ -31,7 +31,7 @@ from fusion.native import (
     spare,
 )
 from fusion.warp import WarpOptions, WarpResult, check_face, warp_face
-from fusion.weights import HYBRID, STYLE, load_weights, verify_file
+from fusion.weights import HYBRID, STYLE, load_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,6 @@ def load_hybrid(device: str = "cpu") -> HybridEngine:
 @cache
 def load_style(device: str = "cpu") -> StyleEngine:
     """The generator that ships, of the size that its weights have; WeightsError as `load_weights`."""
-    verify_file(STYLE)
     net = StyleGenerator(STYLE_SIZES[STYLE.input_size_px[0]])
     load_weights(net, STYLE)
     _place(net, device)
@@ -221,6 +220,6 @@ def style_face(
     *,
     identity: FloatArray | None = None,
 ) -> WarpResult:
-    """`StyleEngine` with registered weights; WeightsError `weights.missing` as long as there are none."""
+    """`StyleEngine` with the weights that ship."""
     engine = load_style()
     return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)

@@ -43,7 +43,6 @@ class Engine(Protocol):
 
 
 ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face, "hybrid": hybrid_face, "style": style_face}
-UNTRAINED: Final = frozenset({"style"})  # known by name, but no weights ship: WeightsError `weights.missing`
 
 
 @dataclass(frozen=True)

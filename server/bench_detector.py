@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from detector.pairs import Person, trained_engines
+from detector.pairs import Person, taught_engines
 from detector.samples import Sample, write_samples
 from detector.score import Scorer
 from fusion.files import write_file_atomically
@@ -43,13 +43,13 @@ def own(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     from detector.probes import run_gates
 
     scorer = plan.scorer
-    samples = list(bench_samples(plan.people, trained_engines(), scorer, plan.groups, plan.seed))
+    samples = list(bench_samples(plan.people, taught_engines(), scorer, plan.groups, plan.seed))
     write_samples(plan.out / "samples.jsonl", samples)
     rows = report_card(samples, scorer.calibration, scorer.held_out)
     for name, svg in draw_sweeps(rows).items():
         write_file_atomically(plan.out / name, svg.encode())
     shown = plan.people[:GATE_PEOPLE]
-    gates = run_gates(shown, trained_engines(), scorer, plan.witnesses(), plan.seed)
+    gates = run_gates(shown, taught_engines(), scorer, plan.witnesses(), plan.seed)
     told = [Row(f"gate_{g.leak}", g.figure, g.value, "share", g.n, g.ci95) for g in gates]
     failed = ", ".join(f"{g.leak} ({g.figure})" for g in gates if not g.held) or "none"
     return _plain(
@@ -62,7 +62,7 @@ def leave(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     from detector.cases import make_cases
     from detector.evaluate import report_card
 
-    cases = make_cases(plan.people, trained_engines(), plan.seed, ("real", "engine", "setting", "sbi"))
+    cases = make_cases(plan.people, taught_engines(), plan.seed, ("real", "engine", "setting", "sbi"))
     samples = _kept(plan, "leave", _as_delivered(cases, plan.scorer))
     rows = report_card(samples, plan.scorer.calibration, plan.scorer.held_out)
     return _plain([row for row in rows if row.case.startswith(("leave_", "engine_", "sbi_"))]), ""
@@ -73,7 +73,7 @@ def clips(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     from detector.beyond import clip_rows, clip_samples, draw_curve
     from detector.cases import make_cases
 
-    cases = make_cases(plan.people, trained_engines(), plan.seed, ("real", "own"))
+    cases = make_cases(plan.people, taught_engines(), plan.seed, ("real", "own"))
     samples = _kept(plan, "clips", clip_samples(cases, plan.scorer, plan.seed))
     svg = draw_curve(samples, plan.scorer.calibration)
     write_file_atomically(plan.out / "clip_curve.svg", svg.encode())
@@ -85,7 +85,7 @@ def drawn(plan: Plan) -> tuple[list[dict[str, Any]], str]:
     from detector.beyond import drawn_rows, drawn_samples
     from detector.cases import make_cases
 
-    reals = make_cases(plan.people if plan.groups else (), trained_engines(), plan.seed, ("real",))
+    reals = make_cases(plan.people if plan.groups else (), taught_engines(), plan.seed, ("real",))
     found = [*drawn_samples(plan.drawn(), plan.scorer), *_as_delivered(reals, plan.scorer)]
     return _plain(drawn_rows(_kept(plan, "drawn", iter(found)), plan.scorer.calibration)), ""
 

@@ -45,10 +45,10 @@ def find_bench(material: Material) -> Bench:
 
 
 def all_ways() -> dict[str, Engine]:
-    """The shipped preset, it without its branches, every trained engine without its finish, and the baseline."""
+    """The shipped preset, it without its branches, every engine without its finish, and the baseline."""
     from fusion.evaluate import preset_engine
     from fusion.paste import paste_face
-    from fusion.swap import ENGINES, UNTRAINED
+    from fusion.swap import ENGINES
 
     ways: dict[str, Engine] = {
         "default": preset_engine(),
@@ -56,7 +56,7 @@ def all_ways() -> dict[str, Engine]:
         "no_detail": preset_engine(detail=False),
         "with_eyes": preset_engine(eyes=True),
     }
-    return {**ways, **{name: ENGINES[name] for name in ENGINES if name not in UNTRAINED}, "paste": paste_face}
+    return {**ways, **ENGINES, "paste": paste_face}
 
 
 def engine_of(way: str) -> str:

@@ -15,7 +15,7 @@ from detector import pairs
 from detector.batches import BatchMaker
 from detector.bench import draw_people
 from detector.blend import ALL_FAMILIES, FAMILIES, draw_mask, self_blend
-from detector.cases import DELIVERIES, arrive, make_cases
+from detector.cases import DELIVERIES, OTHER_ENGINES, arrive, make_cases
 from detector.crop import cut, face_window, reduce_square
 from detector.delivery import Delivery, deliver, draw_delivery
 from detector.held_out import HELD_OUT, held_out_of
@@ -24,6 +24,7 @@ from detector.model import SIZES, Evidence, EvidenceNet, NetConfig, block_dct_fi
 from detector.pairs import IDENTITY_PASS, Person, StoredPairs
 from detector.train import DetectorRecipe, Learner, _keep_best
 from detector.weights import DETECTOR, load_pretrained, read_note
+from fusion.swap import ENGINES
 from fusion.weights import file_sha256
 from provenance.errors import UsageError, WeightsError
 
@@ -242,6 +243,11 @@ def test_a_new_run_begins_with_an_earlier_network_and_keeps_its_best(
     again = Learner(recipe, "cpu")
     again.load(tmp_path / "checkpoint.pt")
     assert (again.best, again.recipe) == (2.0, later.recipe)
+
+
+def test_every_engine_of_the_suite_is_learnt_from_or_judged() -> None:
+    assert set(ENGINES) <= {*pairs.taught_engines(), *OTHER_ENGINES}
+    assert not {*pairs.taught_engines()} & {*OTHER_ENGINES}
 
 
 def test_pairs_are_made_by_paste_too_and_by_nothing_held_out() -> None:

@@ -27,7 +27,7 @@ from fusion.native import (
     spare,
 )
 from fusion.warp import WarpOptions, warp_face
-from fusion.weights import HYBRID, IDENTITY, WEIGHTS_FOLDER
+from fusion.weights import HYBRID, IDENTITY, STYLE, WEIGHTS_FOLDER, WeightSpec
 
 
 def woken(seed: int = 0, amount: float = 0.05) -> HybridNet:
@@ -324,9 +324,10 @@ def test_nothing_is_painted_between_the_lips_nor_between_the_lids() -> None:
     assert spared_contours(WarpOptions(keep_eyes=False, keep_mouth=False)) == []
 
 
-def test_the_shipped_weights_belong_to_the_shipped_identity_network() -> None:
+@pytest.mark.parametrize("spec", [HYBRID, STYLE], ids=lambda s: s.name)
+def test_the_shipped_weights_belong_to_the_shipped_identity_network(spec: WeightSpec) -> None:
     """They learnt from its vectors: when another one ships, measure with it or train on, and name it in the card."""
-    card = (WEIGHTS_FOLDER / HYBRID.card).read_text(encoding="utf-8")
+    card = (WEIGHTS_FOLDER / spec.card).read_text(encoding="utf-8")
     named = re.search(r"identity\.safetensors\s+of sha256 ([0-9a-f]{8,})", card)
     assert named is not None
     assert IDENTITY.sha256.startswith(named[1])

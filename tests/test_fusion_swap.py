@@ -6,11 +6,8 @@ from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion.align import five_points, landmarks_box
 from fusion.face import Face
-from fusion.swap import ENGINES, PRESETS, UNTRAINED, Perception, load_perception, swap_faces
-from fusion.weights import REGISTRY
-from provenance.errors import FaceError, UsageError, WeightsError
-
-WEIGHTS_SHIPPED = all(spec.sha256 for spec in REGISTRY.values())
+from fusion.swap import ENGINES, PRESETS, Perception, load_perception, swap_faces
+from provenance.errors import FaceError, UsageError
 
 
 def face(points: np.ndarray) -> Face:
@@ -66,17 +63,6 @@ def test_mistakes_are_refused(scene: tuple[np.ndarray, list[np.ndarray]]) -> Non
     assert without.value.code == "swap.no_landmarks"
 
 
-def test_an_untrained_engine_says_so_and_how_to_train_it(scene: tuple[np.ndarray, list[np.ndarray]]) -> None:
-    rgb, (left, _) = scene
-    mine = landmarks(12, (256, 256), 110)
-    one = picture(mine, (512, 512), BROWN, 12)
-    for name in UNTRAINED:
-        with pytest.raises(WeightsError) as untrained:
-            swap_faces(rgb, [(one, face(mine), face(left))], engine=name)
-        assert untrained.value.code == "weights.missing"
-        assert "facsimile train" in untrained.value.next_step
-
-
 def test_presets_differ_only_in_detail_and_an_option_overrides_them(
     scene: tuple[np.ndarray, list[np.ndarray]],
 ) -> None:
@@ -88,7 +74,7 @@ def test_presets_differ_only_in_detail_and_an_option_overrides_them(
     assert np.abs(made["mobile"].astype(int) - made["film"]).mean() < 1
     same = swap_faces(rgb, job, engine="warp", options=PRESETS["mobile"].warp, detail=False)
     assert (same == made["mobile"]).all()
-    assert {preset.engine for preset in PRESETS.values()} <= set(ENGINES) - UNTRAINED
+    assert {preset.engine for preset in PRESETS.values()} <= set(ENGINES)
 
 
 def test_perception_fills_every_face_and_finds_once(scene: tuple[np.ndarray, list[np.ndarray]]) -> None:
@@ -114,7 +100,6 @@ def test_perception_fills_every_face_and_finds_once(scene: tuple[np.ndarray, lis
     assert nobody.analyse(rgb) == []
 
 
-@pytest.mark.skipif(not WEIGHTS_SHIPPED, reason="weights of a network have not been shipped yet")
 def test_the_shipped_networks_load_as_one_bundle() -> None:
     perception = load_perception()
     assert set(perception.models) == {"detect", "landmark", "identity", "face_shape"}

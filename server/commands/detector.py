@@ -48,13 +48,13 @@ def probes(
     json_output: Json = False,
 ) -> None:
     """Run the six leak gates of the shipped detector; exit code 3 when one fails."""
-    from detector.pairs import trained_engines
+    from detector.pairs import taught_engines
     from detector.probes import run_gates
     from detector.score import load_scorer
 
     scorer = load_scorer(device)
     shown = _people(data, "test", QUICK_PEOPLE if quick else people, seed)
-    gates = run_gates(shown, trained_engines(), scorer, load_witnesses(device), seed)
+    gates = run_gates(shown, taught_engines(), scorer, load_witnesses(device), seed)
     _show(gates, len(shown), scorer, json_output)
     if not all(gate.held for gate in gates):
         raise typer.Exit(3)
@@ -81,7 +81,7 @@ def calibrate(
     from detector.calibrate import calibrate as learn
     from detector.cases import make_cases
     from detector.held_out import held_out_of
-    from detector.pairs import trained_engines
+    from detector.pairs import taught_engines
     from detector.score import VIEWS, Calibration, Scorer
     from detector.weights import DETECTOR, load_network, read_note, write_calibrated
     from fusion.weights import file_sha256
@@ -95,7 +95,7 @@ def calibrate(
     start = Calibration(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, views=looking)
     scorer = Scorer(net, start, device, held_out=unseen)
     shown = _people(data, "val", people, seed)
-    cases = make_cases(shown, trained_engines(), seed, ("real", "identity", "own", "sbi"))
+    cases = make_cases(shown, taught_engines(), seed, ("real", "identity", "own", "sbi"))
     record = replace(learn(list(calibration_samples(cases, scorer)), held_out=unseen), views=looking)
     sha256 = write_calibrated(spec, weights.parent, out, asdict(record))
     payload = {"weights": str(out), "sha256": sha256, "people": len(shown), "calibration": asdict(record)}

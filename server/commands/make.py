@@ -75,9 +75,7 @@ def fuse(
     use: Annotated[str, typer.Option(help="internal, publish or dataset.")] = "internal",
     grant: Annotated[list[str] | None, typer.Option(help="Grant id(s) of the people involved.")] = None,
     preset: Annotated[str, typer.Option(help="mobile, live or film.")] = "film",
-    engine: Annotated[
-        str | None, typer.Option(help="warp, hybrid, or style once trained; default: the preset's.")
-    ] = None,
+    engine: Annotated[str | None, typer.Option(help="warp, hybrid or style; default: the preset's.")] = None,
     no_detail: Annotated[
         bool, typer.Option("--no-detail", help="Leave the skin's fine bands as the engine paints them.")
     ] = False,
