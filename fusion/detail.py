@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fusion import blend, mask, mesh
 from fusion.face import FloatArray, UInt8Array
-from fusion.octaves import LUMA, split_octaves
+from fusion.octaves import LUMA, before_rounding, split_octaves
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -34,6 +34,8 @@ RECOGNISED_PX: Final = (
 FOCUS: Final[tuple[int, ...]] = (33, 133, 159, 145, 263, 362, 386, 374, 98, 327, 64, 294, 61, 291)
 WIDTHS: Final = (24, 40, 64)
 DETAIL_GAIN: Final = 8.0
+STEADIED: Final = 2  # octaves that are brought to their strength once more
+STEADY_LIMITS: Final = (-0.6, 1.5)  # share of an octave that may be added for it
 LEAST_SHARE: Final = 0.15  # of an octave, below which its strength is not the rule's to mend
 
 
@@ -110,7 +112,51 @@ def restore_bands(
             amplitude, where = wanted
             gain = match_gain(theirs, mine, part, where, float(amplitude[k]), options)
         change += part[..., None] * (gain * theirs - mine)
-    return np.asarray(result + change, np.float32)
+    merged = np.asarray(result + change, np.float32)
+    return merged if wanted is None else steady_bands(merged, options.keep * gate, wanted, options)
+
+
+def steady_bands(
+    picture: FloatArray, gate: FloatArray, wanted: tuple[FloatArray, BoolArray], options: DetailOptions
+) -> FloatArray:
+    """A merged picture with its own finest octaves brought to an amplitude, where `gate` [H, W] is.
+
+    Octaves of a Gaussian pyramid overlap: what the exchange adds to one is partly measured in its neighbours. Here the
+    strengths of all are solved for together.
+    """
+    amplitude, where = wanted
+    if not where.any():
+        return picture
+    bands = [band for _, band in split_octaves(picture, STEADIED)]
+    moves = [gate[..., None] * band for band in bands]
+    echoes = [split_octaves(np.asarray(move @ LUMA, np.float32), STEADIED) for move in moves]
+    vectors = [
+        np.stack([bands[j][where] @ LUMA, *(echo[j][1][where] for echo in echoes)]) for j in range(STEADIED)
+    ]
+    products = np.stack([v @ v.T / v.shape[1] for v in vectors]).astype(np.float64)
+    more = solve_strengths(products, amplitude[:STEADIED], STEADY_LIMITS)
+    change = sum(share * move for share, move in zip(more, moves, strict=True))
+    return np.asarray(picture + change, np.float32)
+
+
+def solve_strengths(
+    products: npt.NDArray[np.float64], amplitude: FloatArray, limits: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """How much of each move to add, float64 [K] within limits, so that octave j has the rms amplitude[j].
+
+    products [K, K + 1, K + 1]: of octave j the mean products of (itself, its echo of each move). Newton's method, one
+    octave after the other, so that one at its limit leaves the others to reach theirs.
+    """
+    more = np.zeros(len(amplitude))
+    for _ in range(8):
+        for k, wanted in enumerate(amplitude):
+            weights = np.concatenate([[1.0], more])
+            seen = products[k] @ weights
+            rms = float(np.sqrt(max(float(seen @ weights), 1e-12)))
+            slope = float(seen[k + 1]) / rms
+            if slope > 1e-9:
+                more[k] = np.clip(more[k] + (float(wanted) - rms) / slope, *limits)
+    return more
 
 
 def match_gain(
@@ -349,7 +395,7 @@ def restore_detail(
     octaves = exchanged_octaves(landmarks_px, options)
     wanted = None
     if amplitudes is not None:
-        wanted = amplitudes, mask.cheek_mask(points[: mesh.NUM_MESH], gate.shape) > 0.5
+        wanted = before_rounding(amplitudes), mask.cheek_mask(points[: mesh.NUM_MESH], gate.shape) > 0.5
     merged = restore_bands(result, target_in_shape, gate, octaves, options, wanted)
     if net is not None and options.weight > 0:
         focus = focus_map(points, (y1 - y0, x1 - x0), width)

@@ -15,6 +15,16 @@ from fusion.face import FloatArray, UInt8Array
 
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601, as cv2.COLOR_RGB2GRAY
 
+ROUNDING: Final = (
+    np.array([0.182, 0.028, 0.012, 0.006, 0.003], np.float32) / 255
+)  # rms luma that 8 bits add to octaves
+
+
+def before_rounding(amplitudes: FloatArray) -> FloatArray:
+    """Amplitudes [K] that a picture not yet rounded to 8 bits must have to show these afterwards; K up to 5."""
+    left = np.square(amplitudes) - np.square(ROUNDING[: len(amplitudes)])
+    return np.asarray(np.sqrt(np.maximum(left, 0)), np.float32)
+
 
 def split_octaves(picture: FloatArray, octaves: float) -> list[tuple[float, FloatArray]]:
     """(share, band) of the finest octaves of a picture float32 [H, W] or [H, W, C], finest first.
@@ -58,7 +68,7 @@ def skin_grey(rgb: UInt8Array, landmarks_px: FloatArray) -> tuple[FloatArray, np
     low = np.clip(np.floor(points.min(0)), 0, limit).astype(int)
     high = np.clip(np.ceil(points.max(0)) + 1, 0, limit).astype(int)
     part = np.ascontiguousarray(rgb[low[1] : high[1], low[0] : high[0]])
-    grey = np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
+    grey = np.asarray(part.astype(np.float32) @ LUMA, np.float32) / np.float32(255)  # cv2 would round it
     skin = mask.cheek_mask((points - low).astype(np.float32), (grey.shape[0], grey.shape[1])) > 0.5
     return grey, skin
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from fusion.align import five_points
-from fusion.detail import DetailOptions, exchanged_octaves, restore_detail
+from fusion.detail import STEADIED, DetailOptions, exchanged_octaves, restore_detail
 from fusion.engines import hybrid_face, style_face
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
@@ -215,7 +215,7 @@ def finish(
     clock.append(time.perf_counter())
     if detail is not None:
         under = target_in_shape(target_rgb, result)
-        octaves = math.ceil(exchanged_octaves(landmarks, detail))
+        octaves = max(math.ceil(exchanged_octaves(landmarks, detail)), STEADIED)
         own = band_energies(target_rgb, target_landmarks, octaves)
         rgb = restore_detail(rgb, under, result.mask, result.roi_xyxy, landmarks, detail, amplitudes=own)
     clock.append(time.perf_counter())
