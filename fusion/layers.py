@@ -19,9 +19,12 @@ class ConvUnit(nn.Module):
         *,
         active: bool = True,
         folded: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=folded)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=folded
+        )
         self.norm: nn.Module = nn.Identity() if folded else nn.BatchNorm2d(out_channels)
         self.act: nn.Module = nn.ReLU(inplace=True) if active else nn.Identity()
 
@@ -42,6 +45,23 @@ class ResidualUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to the same shape."""
         return torch.relu(x + self.second(self.first(x)))
+
+
+class SeparableUnit(nn.Module):
+    """relu(x + conv(conv(x))), each convolution a 3x3 of every channel by itself, then a 1x1 (arXiv 1704.04861)."""
+
+    def __init__(self, channels: int, *, folded: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ConvUnit(channels, channels, groups=channels, active=False, folded=folded),
+            ConvUnit(channels, channels, kernel=1, folded=folded),
+            ConvUnit(channels, channels, groups=channels, active=False, folded=folded),
+            ConvUnit(channels, channels, kernel=1, active=False, folded=folded),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to the same shape."""
+        return torch.relu(x + self.body(x))
 
 
 def folded_state(net: nn.Module) -> dict[str, Tensor]:

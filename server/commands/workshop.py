@@ -23,6 +23,7 @@ class Network(StrEnum):
     DETECTOR = "detector"
     MARK = "mark"
     DETAIL = "detail"
+    OCCLUSION = "occlusion"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,6 +72,10 @@ def train(
         from fusion.train.detail import train as train_detail_branch
 
         train_detail_branch(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
+    elif network is Network.OCCLUSION:
+        from fusion.train.occlusion import train as train_occlusion
+
+        train_occlusion(data, run, minutes=minutes, threads=threads, resume=resume, report=say)
     elif network is Network.LANDMARK:
         from fusion.train.landmark import train as train_landmark
 
