@@ -32,7 +32,7 @@ class SeamOptions:
 
     scale: float = 0.04
     depth: float = 0.05
-    reach: float = 0.10
+    reach: float = 0.07
     rounds: int = 4
     level: float = 0.02
     cap: float = 0.25
@@ -73,10 +73,7 @@ def membrane_step(
     missing [h, w, 3] is wanted less seen; inside [h, w] is 0 or 1. The mean of what is missing near the rim is
     carried along the rim by normalised convolution and weighted by how near the rim is.
     """
-    padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    distance = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
-    fade = inside * (1 - mask.smooth_step(distance / np.float32(options.reach * width_px)))
-    near = inside * np.exp(-0.5 * (distance / np.float32(options.depth * width_px)) ** 2)
+    fade, near = membrane_rim(inside, width_px, options)
     added = np.zeros_like(missing)
     if not inside.any():
         return added
@@ -84,3 +81,12 @@ def membrane_step(
         lacking = blend.masked_blur(missing - added, near, options.scale * width_px, floor=1e-4)
         added = added + np.clip(lacking, -options.cap, options.cap) * fade[..., None]
     return np.asarray(added, np.float32)
+
+
+def membrane_rim(inside: FloatArray, width_px: float, options: SeamOptions) -> tuple[FloatArray, FloatArray]:
+    """How much of a step is taken away at each pixel, and how much a pixel counts where it is measured, [h, w] each."""
+    padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    distance = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
+    fade = inside * (1 - mask.smooth_step(distance / np.float32(options.reach * width_px)))
+    near = inside * np.exp(-0.5 * (distance / np.float32(options.depth * width_px)) ** 2)
+    return np.asarray(fade, np.float32), np.asarray(near, np.float32)

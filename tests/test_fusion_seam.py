@@ -3,12 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from test_fusion_warp import BROWN, PALE, landmarks, picture
 
 from fusion import mask, measures, mesh
 from fusion.face import FloatArray, UInt8Array
-from fusion.seam import SeamOptions, close_seam, membrane_step
+from fusion.seam import SeamOptions, close_seam, membrane_rim, membrane_step
 from fusion.swap import finish
+from fusion.train.generator_seam import FACE_WIDTH, close_seams, membrane_steps
 from fusion.warp import WarpResult, warp_face
 
 POINTS = landmarks(30, (160, 160), 70)
@@ -81,3 +83,41 @@ def padded(result: WarpResult) -> np.ndarray:
     x0, y0, x1, y1 = result.roi_xyxy
     whole[y0:y1, x0:x1] = result.altered
     return whole
+
+
+def test_membrane_of_a_training_batch_is_that_of_the_engine() -> None:
+    rng = np.random.default_rng(3)
+    inside = np.zeros((2, 64, 64), np.float32)
+    cv2.ellipse(inside[0], (32, 35), (20, 25), 0, 0, 360, 1, -1)
+    cv2.ellipse(inside[1], (30, 33), (17, 22), 20, 0, 360, 1, -1)
+    missing = np.stack([cv2.resize(rng.random((8, 8, 3), np.float32) - 0.5, (64, 64)) for _ in range(2)])
+    width, options = 64 * FACE_WIDTH, SeamOptions()
+    rims = [membrane_rim(one, width, options) for one in inside]
+    fade, near = (torch.from_numpy(np.stack(maps))[:, None] for maps in zip(*rims, strict=True))
+    added = membrane_steps(torch.from_numpy(missing).permute(0, 3, 1, 2), fade, near, width, options)
+    for number in range(2):
+        step = membrane_step(missing[number], inside[number], width, options)
+        assert np.abs(step).max() > 0.1
+        assert added[number].permute(1, 2, 0).numpy() == pytest.approx(step, abs=1e-4)
+
+
+def test_a_hole_in_the_trust_is_no_rim() -> None:
+    trust = torch.zeros(1, 1, 128, 128)
+    trust[:, :, 24:104, 28:100] = 1
+    made, target = torch.full((1, 3, 128, 128), 0.4), torch.full((1, 3, 128, 128), 0.6)
+    closed = close_seams(made, target, trust)
+    trust[:, :, 56:66, 44:60] = 0
+    assert torch.equal(close_seams(made, target, trust), closed)
+    assert torch.equal(closed[:, :, 60:68, 60:68], made[:, :, 60:68, 60:68])
+    assert torch.equal(closed[:, :, :20], made[:, :, :20])
+
+
+def test_membrane_of_a_training_batch_has_a_gradient() -> None:
+    made = torch.full((1, 3, 128, 128), 0.4, requires_grad=True)
+    trust = torch.zeros(1, 1, 128, 128)
+    trust[:, :, 24:104, 28:100] = 1
+    closed = close_seams(made, torch.full((1, 3, 128, 128), 0.6), trust)
+    (gradient,) = torch.autograd.grad(closed.sum(), made)
+    assert float(gradient[0, 0, 64, 64]) == pytest.approx(1, abs=1e-3)  # the middle stays as painted
+    assert float(gradient[0, 0, 64, 30]) < 0.5  # at the rim the target decides
+    assert 0.52 < float(closed[0, 0, 64, 30].detach()) < 0.61

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fusion.identity import load_identity
 from fusion.landmark import load_landmarker
 from fusion.train import generator, generator_losses
-from fusion.train.generator import GeneratorRun
+from fusion.train.generator import PAINTERS, GeneratorRun
 from fusion.train.generator_batches import Batch, Supply, mirror, recolour
 from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict
 from fusion.train.generator_losses import Judges
@@ -57,7 +57,8 @@ def test_every_term_reaches_the_generator(judges: Judges) -> None:
     recipe = replace(RECIPE, allowed_leak=-1.0)
     run = GeneratorRun(recipe, judges)
     torch.nn.init.normal_(run.painter.net.out.weight, std=0.02)
-    found = terms(run.painter(batch()), batch(), judges, recipe, step=0)
+    made = run.painter(batch())
+    found = terms(made, run.painter.finish(made, batch()), batch(), judges, recipe, step=0)
     of_recognisers = {
         f"{who}{what}" for who in ("", "teacher_") for what in ("identity", "retrieval", "leak")
     }
@@ -75,16 +76,29 @@ def test_every_term_reaches_the_generator(judges: Judges) -> None:
     assert not any(p.requires_grad for net in frozen if net is not None for p in net.parameters())
 
 
+def test_recognisers_see_swaps_as_the_engine_hands_them_out() -> None:
+    given = batch()
+    made = given.target + 0.1
+    hybrid, style = (PAINTERS[name]() for name in ("hybrid", "style"))
+    shown = hybrid.finish(made, given)
+    assert torch.equal(shown[:2], made[:2])
+    step = (shown - given.target)[2:].mean((0, 1))
+    assert float(step[64, 64]) == pytest.approx(0.1, abs=1e-4)
+    assert abs(float(step[64, 29])) < 0.06  # at the trust's rim
+    assert float(step[64, 10]) == pytest.approx(0.1, abs=1e-4)  # beyond it nothing is closed
+    assert style.finish(made, given) is made
+
+
 def test_terms_are_zero_where_nothing_is_wrong(judges: Judges) -> None:
     given = batch()
     perfect = torch.cat([given.truth, given.composite[2:]])
     known = judges.look_as_ours(perfect)
     right = Judges(judges.identity, judges.landmark, torch.cat([known, judges.gallery[len(known) :]]))
     recipe = replace(RECIPE, allowed_leak=1.0, wobble=0.0)
-    found = terms(perfect, given, right, recipe, step=0)
+    found = terms(perfect, perfect, given, right, recipe, step=0)
     for name in ("pixel", "slope", "energy", "anchor", "tint", "leak", "identity", "feature", "landmark"):
         assert float(found[name]) < 1e-5, name
-    worse = terms(perfect + 0.05, given, right, recipe, step=0)
+    worse = terms(perfect + 0.05, perfect + 0.05, given, right, recipe, step=0)
     assert float(worse["pixel"]) > 0.01
     assert float(worse["slope"]) < 1e-5
     assert float(total(worse, recipe)) > float(total(found, recipe))

@@ -33,6 +33,7 @@ from fusion.train.generator_critic import PatchCritic, critic_loss
 from fusion.train.generator_gate import CollapseGate, HeldOut, Verdict, centred, flip_averaged
 from fusion.train.generator_losses import Judges
 from fusion.train.generator_material import SHARD, make_shards
+from fusion.train.generator_seam import close_seams
 from fusion.train.generator_terms import GeneratorRecipe, face_weight, terms, total
 from fusion.train.judge import find_judge
 from fusion.train.teacher import load_teacher
@@ -44,6 +45,10 @@ class Painter(Protocol):
     """A network that turns a batch into pictures [N, 3, S, S], not clipped."""
 
     def __call__(self, batch: Batch) -> Tensor: ...
+
+    def finish(self, made: Tensor, batch: Batch) -> Tensor:
+        """The pictures as recognisers are to see them: swaps as the engine hands them out."""
+        ...
 
 
 class HybridPainter(nn.Module):
@@ -58,6 +63,13 @@ class HybridPainter(nn.Module):
         share = drawn_share(batch.trust) * spared_holes(batch.trust)
         return mend(batch.target, batch.composite, fields.float() * share)
 
+    def finish(self, made: Tensor, batch: Batch) -> Tensor:
+        """Swaps without the colour step at their outline."""
+        n = batch.num_pairs
+        if n == len(made):
+            return made
+        return torch.cat([made[:n], close_seams(made[n:], batch.target[n:], batch.trust[n:])])
+
 
 class StylePainter(nn.Module):
     """`style`: the face from the target and the identity vector; the composite is not seen."""
@@ -70,6 +82,10 @@ class StylePainter(nn.Module):
         change: Tensor = self.net(batch.target, batch.identity).float() - batch.target
         window = torch.tensor(face_window(change.shape[-1]), device=change.device)
         return batch.target + change * window * spared_holes(batch.trust)
+
+    def finish(self, made: Tensor, batch: Batch) -> Tensor:
+        """As they are: the window has no rim."""
+        return made
 
 
 PAINTERS: dict[str, Callable[[], HybridPainter | StylePainter]] = {
@@ -122,17 +138,18 @@ class GeneratorRun:
             made = self.painter(batch)
         early = self.share_done() < self.recipe.judged_from
         asked = replace(self.recipe, judged=0) if early else self.recipe
-        found = terms(made, batch, self.judges, asked, self.steps)
+        shown = self.painter.finish(made, batch)
+        found = terms(made, shown, batch, self.judges, asked, self.steps)
         swaps = slice(batch.num_pairs, None)
         if self.recipe.realism and len(made) > batch.num_pairs:
-            found["realism"] = -self.critic(made[swaps]).mean()
+            found["realism"] = -self.critic(shown[swaps]).mean()
         self.optimiser.zero_grad(set_to_none=True)
         total(found, self.recipe).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.painter.parameters(), 1.0)
         self.optimiser.step()
         self._follow()
         if "realism" in found:
-            found["critic"] = self._teach_critic(batch.target[swaps], made[swaps].detach())
+            found["critic"] = self._teach_critic(batch.target[swaps], shown[swaps].detach())
         self.steps, self.samples = self.steps + 1, self.samples + len(made)
         return {name: float(term.detach()) for name, term in found.items()}
 
@@ -190,13 +207,14 @@ class GeneratorRun:
         """The average on held-out records: errors where a truth is known, what each recogniser says of the swaps."""
         batch = held_out.batch
         n = batch.num_pairs
-        made = self.average(batch).clamp(0, 1)
+        made = self.average(batch)
+        shown, made = self.average.finish(made, batch).clamp(0, 1), made.clamp(0, 1)
         weight = face_weight(batch.trust)
         found = {
             "pixel": float(losses.pixel_loss(made[:n], batch.truth, weight[:n])),
             "pixel_composite": float(losses.pixel_loss(batch.composite[:n], batch.truth, weight[:n])),
         }
-        return found | held_out.judge(made[n:])
+        return found | held_out.judge(shown[n:])
 
 
 def _halved_moments(state: dict[str, Any]) -> dict[str, Any]:

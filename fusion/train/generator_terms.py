@@ -101,12 +101,13 @@ def face_weight(trust: Tensor) -> Tensor:
 
 
 def terms(
-    made: Tensor, batch: Batch, judges: Judges, recipe: GeneratorRecipe, step: int
+    made: Tensor, shown: Tensor, batch: Batch, judges: Judges, recipe: GeneratorRecipe, step: int
 ) -> dict[str, Tensor]:
     """Every term of the loss that this step asks for, not weighted.
 
-    Records with a truth come first in a batch, swaps without one last. Swaps are held to the composite by `anchor` and
-    to the composite's landmarks; the identity terms see all of them and some of the rest.
+    `made` is what the network painted, `shown` what is handed out of it. Records with a truth come first in a batch,
+    swaps without one last. Swaps are held to the composite by `anchor` and to the composite's landmarks; the identity
+    terms see all of them and some of the rest.
     """
     n = batch.num_pairs
     weight = face_weight(batch.trust)
@@ -120,7 +121,7 @@ def terms(
         found["anchor"] = near + losses.slope_loss(made[n:], batch.composite[n:], weight[n:])
         found["tint"] = losses.tint_loss(made[n:], batch.composite[n:], weight[n:])
     if recipe.judged:
-        found |= recogniser_terms(made, batch, judges, recipe)
+        found |= recogniser_terms(shown, batch, judges, recipe)
     if step % recipe.landmark_every == 0:
         found |= landmark_terms(made, batch, judges)
     return found
