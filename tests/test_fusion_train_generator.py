@@ -198,6 +198,11 @@ def test_adam_sees_every_layer_of_a_fresh_style_generator() -> None:
 def test_recipes_of_both_engines() -> None:
     assert GeneratorRecipe.of("style").anchor > GeneratorRecipe.of("hybrid").anchor
     assert GeneratorRecipe.of("hybrid", seed=9) == GeneratorRecipe(seed=9)
+    for engine in ("hybrid", "style"):
+        first, later = GeneratorRecipe.of(engine), GeneratorRecipe.further(engine, minutes=3)
+        assert later.teacher_identity > first.teacher_identity
+        assert (later.engine, later.minutes, later.epsilon) == (engine, 3, first.epsilon)
+        assert later.judged_from == 0
 
 
 def test_recognisers_look_from_their_share_of_the_run_on(judges: Judges) -> None:

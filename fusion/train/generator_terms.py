@@ -18,7 +18,7 @@ from fusion.train.generator_losses import Judges
 
 @dataclass(frozen=True)
 class GeneratorRecipe:
-    """Settings of one run; the defaults made the shipped `hybrid`.
+    """Settings of one run; the defaults are those of the first slices of `hybrid`.
 
     engine         hybrid or style
     minutes        length of the whole run, slices before a resume included
@@ -76,6 +76,11 @@ class GeneratorRecipe:
             return cls(engine, **settings)
         return cls(engine, **{**STYLE_SETTINGS, **settings})
 
+    @classmethod
+    def further(cls, engine: str, **settings: Any) -> GeneratorRecipe:
+        """Recipe of a slice that begins with weights which know identity: both recognisers judge from its start."""
+        return cls.of(engine, **{**FURTHER_SETTINGS.get(engine, {}), **settings})
+
 
 STYLE_SETTINGS: Final[Mapping[str, Any]] = {
     "learning_rate": 2e-3,
@@ -91,6 +96,24 @@ STYLE_SETTINGS: Final[Mapping[str, Any]] = {
     "judged_from": 0.5,
     "landmark_every": 8,
     "ema": 0.995,
+}
+
+FURTHER_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "hybrid": {
+        "learning_rate": 8e-4,
+        "identity": 0.35,
+        "retrieval": 0.05,
+        "teacher_identity": 0.5,
+        "teacher_retrieval": 0.07,
+    },
+    "style": {
+        "judged_from": 0.0,
+        "identity": 0.15,
+        "retrieval": 0.01,
+        "teacher_identity": 0.15,
+        "teacher_retrieval": 0.01,
+        "teacher_leak": 0.1,
+    },
 }
 
 

@@ -104,7 +104,8 @@ def train(
         from fusion.train.generator import train as train_generator
         from fusion.train.generator_terms import GeneratorRecipe
 
-        recipe_of_generator = GeneratorRecipe.of(engine, minutes=minutes, threads=threads, device=device)
+        chosen = GeneratorRecipe.of if start is None else GeneratorRecipe.further
+        recipe_of_generator = chosen(engine, minutes=minutes, threads=threads, device=device)
         train_generator(data, run, recipe_of_generator, pairs=pairs, resume=resume, start=start, report=say)
     elif network is Network.DETECTOR:
         from detector.train import DetectorRecipe
