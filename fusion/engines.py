@@ -30,16 +30,16 @@ from fusion.native import (
     generator_crop_from_image,
     spare,
 )
+from fusion.occlusion import OcclusionNet, find_cover, load_occlusion
 from fusion.warp import WarpOptions, WarpResult, check_face, warp_face
 from fusion.weights import HYBRID, STYLE, load_weights
 
 
 @dataclass(frozen=True, eq=False)
-class HybridEngine:
-    """The composite of `warp`, mended by a network; both networks on one device, in one precision."""
+class WarpEngine:
+    """`warp_face` behind what a network finds before the target's face; without one, `warp_face` as it is."""
 
-    net: HybridNet
-    identity: IdentityNet
+    occlusion: OcclusionNet | None
 
     def __call__(
         self,
@@ -52,7 +52,43 @@ class HybridEngine:
         identity: FloatArray | None = None,
     ) -> WarpResult:
         """FaceErrors of `warp_face`."""
-        composite = warp_face(target_rgb, target_landmarks, source_rgb, source_landmarks, options)
+        check_face(target_rgb, target_landmarks, "target", options or WarpOptions())
+        begun = time.perf_counter()
+        cover = None if self.occlusion is None else find_cover(target_rgb, target_landmarks, self.occlusion)
+        spent = 1e3 * (time.perf_counter() - begun)
+        result = warp_face(
+            target_rgb,
+            target_landmarks,
+            source_rgb,
+            source_landmarks,
+            options,
+            identity=identity,
+            cover=cover,
+        )
+        return dataclasses.replace(result, timings_ms={"cover": spent, **result.timings_ms})
+
+
+@dataclass(frozen=True, eq=False)
+class HybridEngine:
+    """The composite of `warp`, mended by a network; all networks on one device."""
+
+    net: HybridNet
+    identity: IdentityNet
+    occlusion: OcclusionNet | None = None
+
+    def __call__(
+        self,
+        target_rgb: UInt8Array,
+        target_landmarks: FloatArray,
+        source_rgb: UInt8Array,
+        source_landmarks: FloatArray,
+        options: WarpOptions | None = None,
+        *,
+        identity: FloatArray | None = None,
+    ) -> WarpResult:
+        """FaceErrors of `warp_face`."""
+        engine = WarpEngine(self.occlusion)
+        composite = engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options)
         begun = time.perf_counter()
         vector = embed_source(source_rgb, source_landmarks, self.identity) if identity is None else identity
         crop = generator_crop_from_image(target_landmarks, HYBRID_PX)
@@ -98,6 +134,7 @@ class StyleEngine:
 
     net: StyleGenerator
     identity: IdentityNet
+    occlusion: OcclusionNet | None = None
 
     def __call__(
         self,
@@ -117,7 +154,8 @@ class StyleEngine:
         vector = embed_source(source_rgb, source_landmarks, self.identity) if identity is None else identity
         crop = generator_crop_from_image(target_landmarks, size)
         seen = warp_crop(target_rgb, crop, size, border="replicate")
-        region = face_region(target_rgb, target_landmarks, options)
+        cover = None if self.occlusion is None else find_cover(target_rgb, target_landmarks, self.occlusion)
+        region = face_region(target_rgb, target_landmarks, options, cover)
         fields = predict_change(self.net, seen, vector)
         fields = spare(fields, target_landmarks, crop, spared_contours(options))
         rgb = apply_fields(target_rgb, region, fields, crop)
@@ -136,7 +174,12 @@ def predict_change(net: StyleGenerator, target: UInt8Array, identity: FloatArray
     return np.concatenate([change, np.zeros_like(change[..., :1])], axis=2)
 
 
-def face_region(target_rgb: UInt8Array, landmarks_px: FloatArray, options: WarpOptions) -> WarpResult:
+def face_region(
+    target_rgb: UInt8Array,
+    landmarks_px: FloatArray,
+    options: WarpOptions,
+    cover: mask.CoverMap | None = None,
+) -> WarpResult:
     """The untouched target with the region that a generator may alter: the face's oval but for what covers it."""
     oval = landmarks_px[list(mesh.OVAL), :2]
     limit = [target_rgb.shape[1], target_rgb.shape[0]]
@@ -146,6 +189,8 @@ def face_region(target_rgb: UInt8Array, landmarks_px: FloatArray, options: WarpO
     inside = mask.fill_contour(points, mesh.OVAL, (y1 - y0, x1 - x0))
     share = mask.feather_inside(inside, options.feather * mesh.face_width(landmarks_px))
     share = share * _bare_share(target_rgb[y0:y1, x0:x1], points, options.grid_px)
+    if cover is not None:
+        share = share * (1 - cover.over((x0, y0, x1, y1)))
     return WarpResult(target_rgb, share, (x0, y0, x1, y1), share > 0, landmarks_px[:, :2])
 
 
@@ -174,12 +219,18 @@ def picture_to_tensor(crop: UInt8Array, like: Tensor) -> Tensor:
 
 
 @cache
+def load_warp(device: str = "cpu") -> WarpEngine:
+    """The engine with the network of occlusion that ships; WeightsError when its file is missing or altered."""
+    return WarpEngine(load_occlusion(device))
+
+
+@cache
 def load_hybrid(device: str = "cpu") -> HybridEngine:
     """The engine that ships; half precision on an accelerator. WeightsError when a file is missing or altered."""
     net = HybridNet()
     load_weights(net, HYBRID)
     _place(net, device)
-    return HybridEngine(net, load_identity(device))
+    return HybridEngine(net, load_identity(device), load_occlusion(device))
 
 
 @cache
@@ -188,13 +239,27 @@ def load_style(device: str = "cpu") -> StyleEngine:
     net = StyleGenerator(STYLE_SIZES[STYLE.input_size_px[0]])
     load_weights(net, STYLE)
     _place(net, device)
-    return StyleEngine(net, load_identity(device))
+    return StyleEngine(net, load_identity(device), load_occlusion(device))
 
 
 def _place(net: torch.nn.Module, device: str) -> None:
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     net.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.eval().requires_grad_(False)
+
+
+def warp_behind_covers(
+    target_rgb: UInt8Array,
+    target_landmarks: FloatArray,
+    source_rgb: UInt8Array,
+    source_landmarks: FloatArray,
+    options: WarpOptions | None = None,
+    *,
+    identity: FloatArray | None = None,
+) -> WarpResult:
+    """`WarpEngine` with the weights that ship, on the CPU."""
+    engine = load_warp()
+    return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)
 
 
 def hybrid_face(

@@ -6,6 +6,7 @@ Masks are float32 [H, W] in [0, 1] on the grid whose pixel coordinates the point
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -13,10 +14,36 @@ import numpy as np
 import numpy.typing as npt
 
 from fusion import mesh
+from fusion.align import Matrix, compose
 from fusion.blend import blur, masked_blur
 from fusion.face import FloatArray
 
 _SHIFT: Final = 4  # fixed-point bits of cv2.fillPoly
+
+
+@dataclass(frozen=True, eq=False)
+class CoverMap:
+    """What lies before a face, seen on a small grid aligned with it.
+
+    share            float32 [S, S] in [0, 1]; beyond the grid it is 0
+    map_from_image   from the picture's pixels to the grid's
+    """
+
+    share: FloatArray
+    map_from_image: Matrix
+
+    def at(self, coordinates: FloatArray) -> FloatArray:
+        """Share at places of the picture, (x, y) float32 [h, w, 2] → [h, w], bilinear."""
+        there = cv2.transform(coordinates, self.map_from_image.astype(np.float32))
+        x, y = (np.ascontiguousarray(there[..., k], np.float32) for k in range(2))
+        return np.asarray(cv2.remap(self.share, x, y, cv2.INTER_LINEAR), np.float32)
+
+    def over(self, roi_xyxy: tuple[int, int, int, int]) -> FloatArray:
+        """Share of each pixel of a region of the picture, float32 [h, w], bilinear."""
+        x0, y0, x1, y1 = roi_xyxy
+        map_from_roi = compose(self.map_from_image, np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]]))
+        way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(self.share, map_from_roi, (x1 - x0, y1 - y0), flags=way), np.float32)
 
 
 def fill_contour(points: FloatArray, contour: Sequence[int], size: tuple[int, int]) -> FloatArray:

@@ -7,17 +7,28 @@ from __future__ import annotations
 
 from typing import Final
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion import mask, mesh
+from fusion.align import apply_matrix, warp_crop
+from fusion.blend import blur
 from fusion.face import FloatArray, UInt8Array
 from fusion.layers import ConvUnit, SeparableUnit
+from fusion.native import generator_crop_from_image
+from fusion.weights import OCCLUSION, load_weights
 
 OCCLUSION_PX: Final = 128  # side of the crop that the network sees
 MAP_PX: Final = 64  # side of its answer
 WIDTHS: Final = (12, 24, 40, 64)
+LIKELY: Final = 0.5  # chance at which a place may belong to a cover
+SURE: Final = 0.9  # chance that some place of each cover must reach
+RIM: Final = (0.25, 0.6)  # chances at which a find's rim begins and is whole
+THICK_PX: Final = 5  # an eighth of the face's width: what is thinner is no hand
+LEAST_PX: Final = 12  # smallest cover on the face, in pixels of the map: a hundredth of the face
 
 
 class OcclusionNet(nn.Module):
@@ -74,3 +85,41 @@ def predict_cover(crops: UInt8Array, net: OcclusionNet) -> FloatArray:
     with torch.inference_mode():
         logits = net((batch.float() / 255).to(like.dtype).contiguous(memory_format=torch.channels_last))
     return np.asarray(torch.sigmoid(logits[:, 0].float()).cpu().numpy(), np.float32)
+
+
+def load_occlusion(device: str | torch.device = "cpu") -> OcclusionNet:
+    """The shipped network, ready for `find_cover`; WeightsError if the file is missing or altered."""
+    net = OcclusionNet(folded=True)
+    load_weights(net, OCCLUSION)
+    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval().requires_grad_(False)
+
+
+def find_cover(rgb: UInt8Array, landmarks_px: FloatArray, net: OcclusionNet) -> mask.CoverMap | None:
+    """What lies before a face of a picture uint8 [H, W, 3], landmarks [478, 2]; None: nothing does."""
+    crop = warp_crop(
+        rgb, generator_crop_from_image(landmarks_px, OCCLUSION_PX), OCCLUSION_PX, border="replicate"
+    )
+    map_from_image = generator_crop_from_image(landmarks_px, MAP_PX)
+    points = apply_matrix(map_from_image, landmarks_px[: mesh.NUM_MESH, :2])
+    face = mask.fill_contour(points, mesh.OVAL, (MAP_PX, MAP_PX))
+    share = settle(predict_cover(crop[None], net)[0], face)
+    return mask.CoverMap(share, map_from_image) if share.any() else None
+
+
+def settle(chance: FloatArray, face: FloatArray) -> FloatArray:
+    """The net's answer [S, S] made a share: doubtful, small and thin finds are dropped, the rest keeps a soft rim.
+
+    A find counts where it is likely, joined to a sure place and large enough within the `face` [S, S]. Thin things
+    (a frame, strands) are left to the rule, which sees them sharper. What is dropped is 0, so that a bare face stays
+    as it would be without the network.
+    """
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (THICK_PX, THICK_PX))
+    likely = cv2.morphologyEx((chance > LIKELY).astype(np.uint8), cv2.MORPH_OPEN, disc) > 0
+    found = mask.joined_to(likely, (chance > SURE) & (face > 0.5) & likely)
+    _, labels = cv2.connectedComponents(found.astype(np.uint8))
+    sizes = np.bincount(labels[face > 0.5], minlength=int(labels.max()) + 1)
+    found &= (sizes >= LEAST_PX)[labels]
+    soft = mask.smooth_step((chance - RIM[0]) / np.float32(RIM[1] - RIM[0]))
+    soft *= mask.widen(found.astype(np.float32), 1)
+    return np.asarray(np.minimum(1.15 * blur(soft, 0.5), 1), np.float32)

@@ -13,12 +13,12 @@ import numpy as np
 
 from fusion.align import five_points
 from fusion.detail import STEADIED, DetailOptions, exchanged_octaves, restore_detail
-from fusion.engines import hybrid_face, style_face
+from fusion.engines import hybrid_face, style_face, warp_behind_covers
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.octaves import band_energies
 from fusion.seam import SeamOptions, close_seam
-from fusion.warp import WarpOptions, WarpResult, target_in_shape, warp_face
+from fusion.warp import WarpOptions, WarpResult, target_in_shape
 from provenance.errors import FaceError, UsageError
 
 Assignment = tuple[UInt8Array, Face, Face]  # picture of the source, its face, face of the target
@@ -42,7 +42,11 @@ class Engine(Protocol):
     ) -> WarpResult: ...
 
 
-ENGINES: Final[Mapping[str, Engine]] = {"warp": warp_face, "hybrid": hybrid_face, "style": style_face}
+ENGINES: Final[Mapping[str, Engine]] = {
+    "warp": warp_behind_covers,
+    "hybrid": hybrid_face,
+    "style": style_face,
+}
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,11 @@ def load_perception(device: str = "cpu") -> Perception:
 
 
 def models_of(engine: str) -> dict[str, str]:
-    """Networks that an engine adds to those of `load_perception`, name → sha256."""
-    from fusion.weights import HYBRID, STYLE
+    """Networks that an engine adds to those of `load_perception`, name → sha256: each looks for covers."""
+    from fusion.weights import HYBRID, OCCLUSION, STYLE
 
-    return {spec.name: spec.sha256 for spec in (HYBRID, STYLE) if spec.name == engine}
+    own = [spec for spec in (HYBRID, STYLE) if spec.name == engine]
+    return {spec.name: spec.sha256 for spec in (OCCLUSION, *own)}
 
 
 def swap_faces(

@@ -126,9 +126,11 @@ def warp_face(
     *,
     identity: FloatArray | None = None,
     shape: ShapeModel | None = None,
+    cover: mask.CoverMap | None = None,
 ) -> WarpResult:
     """Put the source's face on one face of the target; `identity` is of no use to geometry and ignored.
 
+    `cover` is what is known to lie before the target's face; the rule finds more (`mask.uncovered_share`).
     Pictures uint8 [H, W, 3] of any two sizes, landmarks [478, 2] in pixels of their picture. FaceError
     `swap.no_landmarks` (wrong shape or not finite), `swap.face_too_small`, `swap.face_outside`.
     """
@@ -147,7 +149,8 @@ def warp_face(
         )
     over = _sample_source(source_rgb, geometry, geometry.size)
     under = _sample(under_rgb, geometry.from_target, geometry.size)
-    share, light = plan_look(over, under, geometry, options)
+    covered = None if cover is None else cover.at(geometry.from_target)
+    share, light = plan_look(over, under, geometry, options, covered)
     clock.append(time.perf_counter())
     result = _render(target_rgb, under_rgb, source_rgb, geometry, share, light, options.bands)
     clock.append(time.perf_counter())
@@ -306,9 +309,16 @@ def _touched(geometry: Geometry) -> FloatArray:
 
 
 def plan_look(
-    over: FloatArray, under: FloatArray, geometry: Geometry, options: WarpOptions
+    over: FloatArray,
+    under: FloatArray,
+    geometry: Geometry,
+    options: WarpOptions,
+    covered: FloatArray | None = None,
 ) -> tuple[FloatArray, blend.Light]:
-    """(share of the source, light to paint it in) on the grid, from the two pictures in the new shape."""
+    """(share of the source, light to paint it in) on the grid, from the two pictures in the new shape.
+
+    `covered` [h, w]: what lies before the target's face; it is no skin to take light from.
+    """
     points, width, size = geometry.points, geometry.width, geometry.size
     skin_over = mask.skin_likelihood(over, points, geometry.hull, width)
     skin_under = mask.skin_likelihood(under, points, geometry.hull, width)
@@ -316,6 +326,8 @@ def plan_look(
     share = share * (1 - mask.occluder_mask(skin_over, points, geometry.hull, width))
     share = share * (1 - mask.fringe_mask(skin_over, points, geometry.hull, width))
     share = share * mask.uncovered_share(under, skin_under, points, geometry.hull, width)
+    if covered is not None:
+        share, skin_under = share * (1 - covered), skin_under * (1 - covered)
     holes: list[tuple[int, ...]] = list(mask.EYES) if options.keep_eyes else []
     holes += [mesh.INNER_LIPS] if options.keep_mouth else []
     for contour in holes:

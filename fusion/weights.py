@@ -121,8 +121,20 @@ STYLE = WeightSpec(
     std=(0.5, 0.5, 0.5),
 )
 
+# Hands and held things before a face (fusion/occlusion.py).
+OCCLUSION = WeightSpec(
+    name="occlusion",
+    file="occlusion.safetensors",
+    sha256="c1b2fd14021afcae5a1bb1ed0b19992ff016d7ec6e4a27fc91780847f523488f",
+    licence="Apache-2.0",
+    card="occlusion.md",
+    input_size_px=(128, 128),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
 REGISTRY: Mapping[str, WeightSpec] = {
-    spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE, HYBRID, STYLE, PEOPLE)
+    spec.name: spec for spec in (DETECT, LANDMARK, IDENTITY, FACE_SHAPE, HYBRID, STYLE, PEOPLE, OCCLUSION)
 }
 
 

@@ -302,7 +302,7 @@ def test_the_network_that_ships_changes_the_face_a_little_and_nothing_else(scene
     assert (result.rgb[~altered] == target[~altered]).all()
     change = np.abs(result.rgb[altered].astype(int) - composite.rgb[altered])
     assert 0.2 < change.mean() < 12
-    assert set(result.timings_ms) == {"geometry", "look", "render", "mend"}
+    assert set(result.timings_ms) == {"cover", "geometry", "look", "render", "mend"}
     cast = (result.rgb[altered].astype(float) - composite.rgb[altered]).mean(0)
     assert np.ptp(cast) < 2  # no tint
 

@@ -5,6 +5,7 @@ One thread of a CPU is enough; a run resumes from its last checkpoint, and its s
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from fusion.align import apply_matrix, warp_crop
 from fusion.covers import draw_cover
@@ -36,6 +37,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # crops, covered share, weight
 
 BATCH: Final = 32
 LEARNING_RATE: Final = 3e-3
+NORM_BATCHES: Final = 24
 LOOK_S: Final = 300  # between two looks at held-out portraits
 JUDGED: Final = ("fingers", "microphone")  # of fusion/covers.py, which draws nothing of the material
 ALARM: Final = (0.5, 0.01)  # answer that counts, and the share of a bare face that makes a false alarm
@@ -124,7 +126,7 @@ class Course:
         self.seed, self.step, self.spent = seed, 0, 0.0
         self.drawn: Batch | None = None
         self.net = OcclusionNet().to(memory_format=torch.channels_last)
-        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.995))  # type: ignore[no-untyped-call]
         self.optimiser = torch.optim.AdamW(self.net.parameters(), LEARNING_RATE, weight_decay=0.02)
 
     def _batch(self, maker: CoverMaker) -> Batch:
@@ -149,6 +151,14 @@ class Course:
         self.average.update_parameters(self.net)
         self.step += 1
         return float(loss.detach())
+
+    def answer(self, maker: CoverMaker, batches: int) -> OcclusionNet:
+        """The running average, its normalisations measured anew: averaged ones lag behind and fire everywhere."""
+        seeds = ((self.seed, 1, number) for number in range(batches))
+        crops = [make_batch(maker, np.random.default_rng(seed), BATCH)[0] for seed in seeds]
+        average = copy.deepcopy(self.average)
+        update_bn(crops, average)
+        return inference_form(average)
 
     def save(self, path: Path) -> None:
         """Everything that `load` needs."""
@@ -195,22 +205,26 @@ def train(
         course.spent = time.monotonic() - begin
         if course.spent - looked_at > LOOK_S or course.step == 100:
             looked_at = course.spent
-            _look(course, held, float(np.mean(losses[-200:])), run, report)
+            net = course.answer(maker, NORM_BATCHES // 4)
+            _look(course, net, held, float(np.mean(losses[-200:])), run, report)
             course.save(run / "checkpoint.pt")
     course.save(run / "checkpoint.pt")
-    _look(course, held, float(np.mean(losses[-200:] or [math.nan])), run, report)
+    net = course.answer(maker, NORM_BATCHES)
+    _look(course, net, held, float(np.mean(losses[-200:] or [math.nan])), run, report)
     path = run / "occlusion.safetensors"
-    digest = write_weights(
-        path, inference_form(course.average).state_dict(), {"samples": str(course.step * BATCH)}
-    )
+    digest = write_weights(path, net.state_dict(), {"samples": str(course.step * BATCH)})
     report(f"{course.step * BATCH} samples, {path.name} sha256 {digest}")
     return path
 
 
 def _look(
-    course: Course, held: dict[str, Held], loss: float, run: Path, report: Callable[[str], None]
+    course: Course,
+    net: OcclusionNet,
+    held: dict[str, Held],
+    loss: float,
+    run: Path,
+    report: Callable[[str], None],
 ) -> None:
-    net = inference_form(course.average)
     row: dict[str, float] = {
         "step": course.step,
         "samples": course.step * BATCH,
