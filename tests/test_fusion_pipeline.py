@@ -17,6 +17,7 @@ from fusion.media import encode_picture, read_picture
 from fusion.pipeline import fuse
 from fusion.request import FuseRequest
 from fusion.swap import load_perception
+from fusion.weights import OCCLUSION
 from provenance import fsck, signing, watermark, xmp
 from provenance.consent import NOBODIES_FIELD
 from provenance.errors import ConsentError, FaceError, InputError, StoreError, UsageError
@@ -90,6 +91,7 @@ def test_a_fusion_is_marked_signed_recorded_and_then_released(
     assert mark.p_false < 1e-6
     assert entry.body["content_sha256"] == sealed.content_sha256
     assert entry.body[NOBODIES_FIELD] is True
+    assert entry.body["models"]["occlusion"] == OCCLUSION.sha256
     assert xmp.read_declaration(data).digital_source_type is not None
     assert reading.num_ingredients == 2
     assert fsck.verify(home).ok
