@@ -31,7 +31,7 @@ SIMILAR_MOUTH: Final = 0.08  # difference of mouth opening, in mouth widths
 PAIRS_SEED: Final = 20260
 # Recognisers that an engine's training loss contained: their figures on it are not evidence.
 IN_LOSS: Final[Mapping[str, frozenset[str]]] = {
-    "style": frozenset({"ours"}),
+    "style": frozenset({"ours", "teacher"}),
     "hybrid": frozenset({"ours", "teacher"}),
 }
 
