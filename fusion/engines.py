@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import ParamSpec
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ from fusion.native import (
 from fusion.occlusion import OcclusionNet, find_cover, load_occlusion
 from fusion.warp import WarpOptions, WarpResult, check_face, warp_face
 from fusion.weights import HYBRID, STYLE, load_weights
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,43 +252,16 @@ def _place(net: torch.nn.Module, device: str) -> None:
     net.eval().requires_grad_(False)
 
 
-def warp_behind_covers(
-    target_rgb: UInt8Array,
-    target_landmarks: FloatArray,
-    source_rgb: UInt8Array,
-    source_landmarks: FloatArray,
-    options: WarpOptions | None = None,
-    *,
-    identity: FloatArray | None = None,
-) -> WarpResult:
-    """`WarpEngine` with the weights that ship, on the CPU."""
-    engine = load_warp()
-    return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)
+def _shipped(load: Callable[[], Callable[P, WarpResult]]) -> Callable[P, WarpResult]:
+    """An engine that is loaded when it is first called."""
+
+    def swap(*given: P.args, **named: P.kwargs) -> WarpResult:
+        return load()(*given, **named)
+
+    return swap
 
 
-def hybrid_face(
-    target_rgb: UInt8Array,
-    target_landmarks: FloatArray,
-    source_rgb: UInt8Array,
-    source_landmarks: FloatArray,
-    options: WarpOptions | None = None,
-    *,
-    identity: FloatArray | None = None,
-) -> WarpResult:
-    """`HybridEngine` with the weights that ship, on the CPU."""
-    engine = load_hybrid()
-    return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)
-
-
-def style_face(
-    target_rgb: UInt8Array,
-    target_landmarks: FloatArray,
-    source_rgb: UInt8Array,
-    source_landmarks: FloatArray,
-    options: WarpOptions | None = None,
-    *,
-    identity: FloatArray | None = None,
-) -> WarpResult:
-    """`StyleEngine` with the weights that ship."""
-    engine = load_style()
-    return engine(target_rgb, target_landmarks, source_rgb, source_landmarks, options, identity=identity)
+# The engines with the weights that ship, on the CPU.
+warp_behind_covers = _shipped(load_warp)
+hybrid_face = _shipped(load_hybrid)
+style_face = _shipped(load_style)
