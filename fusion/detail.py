@@ -8,6 +8,7 @@ finest two octaves, everywhere; it is weighted with 0.1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -66,6 +67,11 @@ def hidden_octaves(face_width_px: float) -> float:
 def exchanged_octaves(landmarks_px: FloatArray, options: DetailOptions) -> float:
     """How many octaves the rule exchanges on a face of these landmarks [478, 2]."""
     return options.octaves or hidden_octaves(mesh.face_width(landmarks_px))
+
+
+def judged_octaves(landmarks_px: FloatArray, options: DetailOptions) -> int:
+    """Octaves whose strength in the target `restore_detail` asks for: those it exchanges and those it steadies."""
+    return max(math.ceil(exchanged_octaves(landmarks_px, options)), STEADIED)
 
 
 def skin_gate(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.optim.swa_utils import AveragedModel
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class ConvUnit(nn.Module):
@@ -62,6 +67,15 @@ class SeparableUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to the same shape."""
         return torch.relu(x + self.body(x))
+
+
+def folded_form(net: nn.Module, folded: N) -> N:
+    """`folded`, the same network built with folded=True, in evaluation mode with the state of a network under training.
+
+    Of a running average the averaged network is taken.
+    """
+    folded.load_state_dict(folded_state(net.module if isinstance(net, AveragedModel) else net))
+    return folded.to(memory_format=torch.channels_last).eval()
 
 
 def folded_state(net: nn.Module) -> dict[str, Tensor]:

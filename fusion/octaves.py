@@ -15,9 +15,8 @@ from fusion.face import FloatArray, UInt8Array
 
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601, as cv2.COLOR_RGB2GRAY
 
-ROUNDING: Final = (
-    np.array([0.182, 0.028, 0.012, 0.006, 0.003], np.float32) / 255
-)  # rms luma that 8 bits add to octaves
+# Rms luma that rounding to 8 bits adds to each octave, finest first.
+ROUNDING: Final = np.array([0.182, 0.028, 0.012, 0.006, 0.003], np.float32) / 255
 
 
 def before_rounding(amplitudes: FloatArray) -> FloatArray:

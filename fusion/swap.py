@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from fusion.align import five_points
-from fusion.detail import STEADIED, DetailOptions, exchanged_octaves, restore_detail
+from fusion.detail import DetailOptions, judged_octaves, restore_detail
 from fusion.engines import hybrid_face, style_face, warp_behind_covers
 from fusion.eyes import EyeOptions, match_eyes
 from fusion.face import Face, FloatArray, UInt8Array
@@ -220,8 +219,7 @@ def finish(
     clock.append(time.perf_counter())
     if detail is not None:
         under = target_in_shape(target_rgb, result)
-        octaves = max(math.ceil(exchanged_octaves(landmarks, detail)), STEADIED)
-        own = band_energies(target_rgb, target_landmarks, octaves)
+        own = band_energies(target_rgb, target_landmarks, judged_octaves(landmarks, detail))
         rgb = restore_detail(rgb, under, result.mask, result.roi_xyxy, landmarks, detail, amplitudes=own)
     clock.append(time.perf_counter())
     if eyes is not None:

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fusion.detect import MIN_SCORE, STRIDES, Detector, find_faces, overlaps
 from fusion.face import FloatArray, UInt8Array
-from fusion.layers import folded_state
+from fusion.layers import folded_form
 from fusion.train.augment import Rng
 from fusion.train.portraitset import read_portraits
 from fusion.train.scenes import Scene, SceneMaker
@@ -168,10 +168,7 @@ def to_batch(scenes: Sequence[Scene]) -> Tensor:
 
 def inference_form(net: nn.Module) -> Detector:
     """Folded copy of a network (or of its running average) under training."""
-    plain = net.module if isinstance(net, AveragedModel) else net
-    folded = Detector(folded=True)
-    folded.load_state_dict(folded_state(plain))
-    return folded.to(memory_format=torch.channels_last).eval()
+    return folded_form(net, Detector(folded=True))
 
 
 def sample_photographs() -> tuple[UInt8Array, ...]:

@@ -18,9 +18,7 @@ from fusion import mask
 from fusion.native import TEMPLATE_PX
 from fusion.seam import SeamOptions, membrane_rim
 
-FACE_WIDTH: Final = (
-    86.4 / TEMPLATE_PX
-)  # mesh.face_width of 200 val portraits in the generator's crop, median, of its side
+FACE_WIDTH: Final = 86.4 / TEMPLATE_PX  # share of the generator's crop, median of 200 val portraits
 SHRUNK: Final = 2  # the membrane has no fine bands
 
 

@@ -29,7 +29,7 @@ from fusion.align import (
 )
 from fusion.face import Face, FloatArray, UInt8Array
 from fusion.landmark import BASIS, CROP_PX, LandmarkNet, find_landmarks, landmark_crop_from_image
-from fusion.layers import folded_state
+from fusion.layers import folded_form
 from fusion.train import shapes
 from fusion.train.augment import Rng, chance, degrade, occlude, random_texture
 from fusion.train.portraitset import PortraitSet, read_portraits
@@ -200,10 +200,7 @@ def measure(
 
 def inference_form(net: nn.Module) -> LandmarkNet:
     """Folded copy of a network (or of its running average) under training."""
-    plain = net.module if isinstance(net, AveragedModel) else net
-    folded = LandmarkNet(folded=True)
-    folded.load_state_dict(folded_state(plain))
-    return folded.to(memory_format=torch.channels_last).eval()
+    return folded_form(net, LandmarkNet(folded=True))
 
 
 def train(

@@ -22,10 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from fusion import mesh
 from fusion.align import apply_matrix, warp_crop
 from fusion.covers import draw_cover
 from fusion.face import FloatArray, UInt8Array
-from fusion.layers import folded_state
+from fusion.layers import folded_form
 from fusion.native import generator_crop_from_image
 from fusion.occlusion import MAP_PX, OCCLUSION_PX, OcclusionNet, predict_cover
 from fusion.train.augment import Rng
@@ -76,13 +77,18 @@ class Held:
 
 def bare_crops(portraits: PortraitSet) -> Held:
     """The portraits as they are; labels are zero."""
-    crops, faces = [], []
-    for rgb, points in zip(portraits.pictures, portraits.points, strict=True):
-        matrix = generator_crop_from_image(points)
-        crops.append(warp_crop(rgb, matrix, OCCLUSION_PX, border="replicate"))
-        faces.append(face_weight(apply_matrix(matrix, points[:468, :2])) == 1)
-    face = np.stack(faces)
+    crops = [
+        warp_crop(rgb, generator_crop_from_image(points), OCCLUSION_PX, border="replicate")
+        for rgb, points in zip(portraits.pictures, portraits.points, strict=True)
+    ]
+    face = faces(portraits)
     return Held(np.stack(crops), face, np.zeros(face.shape, np.float32))
+
+
+def faces(portraits: PortraitSet) -> npt.NDArray[np.bool_]:
+    """Where each portrait's face lies on the map, [N, 64, 64]."""
+    places = [apply_matrix(generator_crop_from_image(p), p[: mesh.NUM_MESH, :2]) for p in portraits.points]
+    return np.stack([face_weight(points) == 1 for points in places])
 
 
 def covered_crops(portraits: PortraitSet, kind: str) -> Held:
@@ -94,7 +100,7 @@ def covered_crops(portraits: PortraitSet, kind: str) -> Held:
         crops.append(warp_crop(drawn, matrix, OCCLUSION_PX, border="replicate"))
         as_picture = np.rint(np.repeat(cover[..., None], 3, 2) * 255).astype(np.uint8)
         labels.append(warp_crop(as_picture, generator_crop_from_image(points, MAP_PX), MAP_PX)[..., 0] / 255)
-    return Held(np.stack(crops), bare_crops(portraits).face, np.stack(labels).astype(np.float32))
+    return Held(np.stack(crops), faces(portraits), np.stack(labels).astype(np.float32))
 
 
 def measure(net: OcclusionNet, held: Held) -> dict[str, float]:
@@ -112,10 +118,7 @@ def measure(net: OcclusionNet, held: Held) -> dict[str, float]:
 
 def inference_form(net: nn.Module) -> OcclusionNet:
     """Folded copy of a network (or of its running average) under training."""
-    plain = net.module if isinstance(net, AveragedModel) else net
-    folded = OcclusionNet(folded=True)
-    folded.load_state_dict(folded_state(plain))
-    return folded.to(memory_format=torch.channels_last).eval()
+    return folded_form(net, OcclusionNet(folded=True))
 
 
 class Course:
